@@ -1,0 +1,2 @@
+CTL_SRC :=
+CTL_TESTS :=

@@ -1,0 +1,5 @@
+CORE_SRC :=
+CORE_TESTS :=
+DAEMON_SRC :=
+DAEMON_TESTS :=
+GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h

@@ -1,0 +1,2 @@
+PROTO_SRC :=
+PROTO_TESTS :=

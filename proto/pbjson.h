@@ -1,0 +1,13 @@
+/* Any message of ds.proto as JSON, by reflection. snake_case keys as in the schema; fields named *_at, `at` and `since` as
+ * RFC 3339 UTC; absent optional fields as null; bytes as base64; repeated BadputEntry as an object; `spec` (canonical JSON text)
+ * as the object itself; NaN and infinity as null. */
+#ifndef PROTO_PBJSON_H
+#define PROTO_PBJSON_H
+
+#include <jansson.h>
+#include <protobuf-c/protobuf-c.h>
+
+/* New reference. schema: top-level "schema" value such as "ds/job/v1", first key; NULL for none. */
+json_t *pbjson_from(const ProtobufCMessage *message, const char *schema);
+
+#endif

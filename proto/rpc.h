@@ -1,0 +1,45 @@
+/* The methods of rpc.def as an enum and a table, and packing of messages into frames. */
+#ifndef PROTO_RPC_H
+#define PROTO_RPC_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+
+#include "lib/buf.h"
+#include "lib/err.h"
+#include "proto/ds.pb-c.h"
+#include "proto/frame.h"
+
+#define RPC_PROTOCOL 1
+
+enum rpc_method {
+#define RPC(name, number, request, reply, deadline_ms) RPC_##name = number,
+#include "proto/rpc.def"
+#undef RPC
+};
+
+struct rpc_info {
+    uint16_t number;
+    const char *name;
+    const ProtobufCMessageDescriptor *request;
+    const ProtobufCMessageDescriptor *reply;
+    uint32_t deadline_ms;
+};
+
+/* NULL when there is no such method. */
+const struct rpc_info *rpc_find(uint16_t number);
+
+/* Appends a frame with the packed message to *out. The message must be of the method's type for that kind (asserted).
+ * deadline_ms of a request is the method's own. */
+void rpc_pack(struct buf *out, uint16_t method, enum frame_kind kind, uint64_t request_id,
+              const ProtobufCMessage *message);
+void rpc_pack_error(struct buf *out, uint16_t method, uint64_t request_id, int code, const char *text);
+
+/* Unpacks a frame's payload as the method's request or reply type. The result is freed with rpc_free. Refuses invalid UTF-8 and
+ * embedded NULs in strings, and what protobuf-c refuses, with ERR_PROTOCOL. */
+int rpc_unpack(const struct frame *f, ProtobufCMessage **message, struct err *err);
+void rpc_free(ProtobufCMessage *message);
+/* Turns a FRAME_ERROR payload into *err and returns its code (never 0). */
+int rpc_unpack_error(const struct frame *f, struct err *err);
+
+#endif
