@@ -11,6 +11,7 @@ enum err_code {
 #define X(name, status, text) ERR_POS_##name,
 #include "lib/err.def"
 #undef X
+    ERR_COUNT, /* codes are over -ERR_COUNT */
 #define X(name, status, text) ERR_##name = -ERR_POS_##name,
 #include "lib/err.def"
 #undef X

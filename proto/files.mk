@@ -1,2 +1,2 @@
-PROTO_SRC :=
+PROTO_SRC := proto/frame.c proto/wire.c proto/rpc.c
 PROTO_TESTS :=
