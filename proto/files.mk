@@ -1,2 +1,2 @@
-PROTO_SRC := proto/frame.c proto/wire.c proto/rpc.c
+PROTO_SRC := proto/frame.c proto/wire.c proto/rpc.c proto/client.c
 PROTO_TESTS :=
