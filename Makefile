@@ -6,6 +6,7 @@
 #   CC=gcc|clang CXX=            compilers
 #   V=1                          show the commands
 #   PREFIX= DESTDIR=             for install
+#   DEPS=no                      check, demo, dev, bench: do not look for missing Debian packages
 #   MUTANT=name                  builds one deliberate bug in (see tests/mutants.txt); for `make check-mutants` only
 
 MAKEFLAGS += --no-builtin-rules
@@ -19,6 +20,7 @@ FLAVOUR ?= release
 BUILD ?= $(if $(filter release,$(FLAVOUR)),build,build-$(FLAVOUR))
 PREFIX ?= /usr/local
 DESTDIR ?=
+DEPS ?= yes
 PYTHON ?= /usr/bin/python3
 MUTANT ?=
 ifeq ($(origin CC),default)
@@ -46,7 +48,7 @@ CXXFLAGS_ALL = -std=c++17 $(OPT) $(DEFS) $(INCLUDES) -MMD -MP $(CXXFLAGS)
 LDFLAGS_ALL = $(OPT) -Wl,--as-needed $(LDFLAGS)
 
 # Each folder lists its sources: X_SRC, and its unit tests: X_TESTS.
-include lib/files.mk proto/files.mk daemon/files.mk worker/files.mk trainer/files.mk ctl/files.mk tests/files.mk
+include lib/files.mk proto/files.mk daemon/files.mk worker/files.mk trainer/files.mk ctl/files.mk
 
 obj = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 lib_a := $(BUILD)/lib.a
@@ -143,5 +145,12 @@ $(foreach pair,lib:LIB proto:PROTO core:CORE daemon:DAEMON worker:WORKER trainer
 check-unit: $(foreach f,lib proto core daemon worker trainer ctl,check-unit-$(f))
 clean:
 	rm -rf build build-*
+
+# ---- missing Debian packages; the checks; the show; installation
+.PHONY: deps
+deps:
+	@$(if $(filter no,$(DEPS)),:,sh etc/deps.sh)
+
+include tests/files.mk etc/install.mk
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,5 +1,6 @@
-/* The tables of schema.sql in SQLite. One connection does all writes and all WAL checkpoints; readers are read-only
- * connections (views.h). Blocking: a commit is one fsync of the WAL, ~0.3 ms. */
+/* The tables of schema.sql in SQLite. One connection does all writes and all WAL checkpoints;
+ * readers are read-only connections (views.h). Blocking: a commit is one fsync of the WAL, ~0.3 ms.
+ */
 #ifndef DAEMON_STORE_H
 #define DAEMON_STORE_H
 
@@ -9,15 +10,17 @@
 
 struct store;
 
-/* Opens or makes state_dir/ds.db. Takes a lock that a second coordinator on the same folder fails on (ERR_CONFLICT, one clear line);
- * refuses a foreign file, a newer schema, a failed quick_check. Term is not touched. */
+/* Opens or makes state_dir/ds.db. Takes a lock that a second coordinator on the same folder fails
+ * on (ERR_CONFLICT, one clear line); refuses a foreign file, a newer schema, a failed quick_check.
+ * Term is not touched. */
 int store_open(struct store **store, const char *state_dir, struct err *err);
 void store_close(struct store *store);
 
 /* Prices of etc/prices.yaml: adds rows that are not there; never changes one. */
 int store_set_price(struct store *store, const char *model, int64_t effective_ms,
                     int64_t micro_usd_per_gpu_hour, struct err *err);
-/* Fills an empty core from the tables, adds 1 to the term and makes it durable. now_ms >= the last stamp ever written. */
+/* Fills an empty core from the tables, adds 1 to the term and makes it durable. now_ms >= the last
+ * stamp ever written. */
 int store_load(struct store *store, struct core *core, int64_t wall_ms, struct err *err);
 /* The same without touching the term: for the reload-equals-live check. */
 int store_load_readonly(struct store *store, struct core *core, struct err *err);
@@ -27,7 +30,7 @@ extern const struct store_ops store_sqlite_ops;
 /* Moves the WAL into the database when it has grown; call it when idle. */
 int store_checkpoint_wal(struct store *store, struct err *err);
 
-/* Walks the whole ledger: chain, no overlap or gap within a GPU, allocated + down + planned_down + idle = reported.
- * Implemented over any read-only connection; see ledger_verify.h. */
+/* Walks the whole ledger: chain, no overlap or gap within a GPU, allocated + down + planned_down +
+ * idle = reported. Implemented over any read-only connection; see ledger_verify.h. */
 
 #endif

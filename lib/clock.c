@@ -38,7 +38,7 @@ void clock_format_utc(int64_t wall_ms, char *text)
     time_t seconds = (time_t)(wall_ms / 1000);
     struct tm tm;
     gmtime_r(&seconds, &tm);
-    snprintf(text, CLOCK_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (tm.tm_year + 1900) % 10000,
-             (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100, tm.tm_min % 100,
-             tm.tm_sec % 100, (int)(wall_ms % 1000) % 1000);
+    snprintf(text, CLOCK_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
+             (tm.tm_year + 1900) % 10000, (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100,
+             tm.tm_min % 100, tm.tm_sec % 100, (int)(wall_ms % 1000) % 1000);
 }

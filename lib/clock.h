@@ -8,7 +8,8 @@
 
 /* Unix time in ms. May step; use it for stamps that people read and that outlive the process. */
 int64_t clock_wall_ms(void);
-/* Never goes backwards, runs on while the machine sleeps (CLOCK_BOOTTIME). For deadlines and durations. */
+/* Never goes backwards, runs on while the machine sleeps (CLOCK_BOOTTIME). For deadlines and
+ * durations. */
 int64_t clock_boot_ms(void);
 /* The same in nanoseconds, for step timings. */
 int64_t clock_boot_ns(void);

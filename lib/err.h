@@ -1,6 +1,7 @@
-/* Errors. Functions that can fail return int: 0, or one of the negative codes of err.def. Text for people
- * goes into a caller-supplied struct err, always the last parameter, which may be NULL when nobody reads it.
- * The first error wins: err_set on an err that already holds a code only happens through err_wrap. */
+/* Errors. Functions that can fail return int: 0, or one of the negative codes of err.def. Text for
+ * people goes into a caller-supplied struct err, always the last parameter, which may be NULL when
+ * nobody reads it. The first error wins: err_set on an err that already holds a code only happens
+ * through err_wrap. */
 #ifndef LIB_ERR_H
 #define LIB_ERR_H
 
@@ -22,10 +23,11 @@ struct err {
     char text[512]; /* what failed: why (what to do) */
 };
 
-/* Fills *err (when not NULL) and returns code, so that `return err_set(err, ERR_X, ...)` is one statement. */
+/* Fills *err (when not NULL) and returns code, so that `return err_set(err, ERR_X, ...)` is one
+ * statement. */
 int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* The same from errno: ENOSPC, EDQUOT become ERR_NOSPACE, ENOENT ERR_NOT_FOUND, EACCES, EPERM ERR_DENIED, EEXIST
- * ERR_EXISTS, the rest ERR_IO; appends ": strerror". errno is left as it was. */
+/* The same from errno: ENOSPC, EDQUOT become ERR_NOSPACE, ENOENT ERR_NOT_FOUND, EACCES, EPERM
+ * ERR_DENIED, EEXIST ERR_EXISTS, the rest ERR_IO; appends ": strerror". errno is left as it was. */
 int err_set_errno(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Prepends "context: " to the text, keeps the code, returns it. */
 int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -83,7 +83,8 @@ int file_fsync_dir(const char *path, struct err *err)
     return rc;
 }
 
-int file_write_durable(const char *path, const void *data, size_t len, unsigned mode, struct err *err)
+int file_write_durable(const char *path, const void *data, size_t len, unsigned mode,
+                       struct err *err)
 {
     char tmp[PATH_MAX];
     char parent[PATH_MAX];

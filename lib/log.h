@@ -1,5 +1,5 @@
-/* Logging: one line per fact to stderr, `time level subsystem: message key=value`. Colour only on a terminal. The core
- * never logs: its events are the log. */
+/* Logging: one line per fact to stderr, `time level subsystem: message key=value`. Colour only on a
+ * terminal. The core never logs: its events are the log. */
 #ifndef LIB_LOG_H
 #define LIB_LOG_H
 

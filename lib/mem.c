@@ -9,7 +9,8 @@
 static void *checked(void *p)
 {
     if (p == NULL) {
-        static const char text[] = "out of memory (give the process more, or make the request smaller)\n";
+        static const char text[] =
+            "out of memory (give the process more, or make the request smaller)\n";
         fputs(text, stderr);
         _Exit(71);
     }

@@ -1,6 +1,7 @@
-/* The job file (contract §3): YAML in, a checked struct out. The coordinator checks it at submit, the trainer reads it, dsctl
- * checks it before it sends. Pure: reads no file. Errors name file:line:column, the key, and the allowed values; an unknown key also
- * names the nearest known one. */
+/* The job file (contract §3): YAML in, a checked struct out. The coordinator checks it at submit,
+ * the trainer reads it, dsctl checks it before it sends. Pure: reads no file. Errors name
+ * file:line:column, the key, and the allowed values; an unknown key also names the nearest known
+ * one. */
 #ifndef PROTO_JOBSPEC_H
 #define PROTO_JOBSPEC_H
 
@@ -16,76 +17,80 @@
 
 enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 };
 
-/* checkpoint.every: exactly one of the two is set; both 0 is `auto` (5 minutes in a run of this size). */
+/* checkpoint.every: exactly one of the two is set; both 0 is `auto` (5 minutes in a run of this
+ * size). */
 struct ckpt_policy {
     uint64_t every_steps;
     uint64_t every_ms;
-    uint32_t keep;      /* newest committed ones kept; default 3, at least 1 */
-    char *dir;          /* owned; NULL: the coordinator's default */
+    uint32_t keep; /* newest committed ones kept; default 3, at least 1 */
+    char *dir;     /* owned; NULL: the coordinator's default */
 };
 
 struct train_spec {
-    char *model;        /* path of config.json, absolute */
-    char *data_train;   /* prefix of .bin/.idx, absolute */
-    char *data_valid;   /* or NULL: no validation */
-    uint32_t sequence_length;   /* tokens; default 256 */
-    uint32_t global_batch;      /* sequences a step */
-    uint32_t micro_batch;       /* sequences a rank works on at once; default 1 */
-    uint64_t steps;             /* one of steps and tokens; the other is derived */
+    char *model;              /* path of config.json, absolute */
+    char *data_train;         /* prefix of .bin/.idx, absolute */
+    char *data_valid;         /* or NULL: no validation */
+    uint32_t sequence_length; /* tokens; default 256 */
+    uint32_t global_batch;    /* sequences a step */
+    uint32_t micro_batch;     /* sequences a rank works on at once; default 1 */
+    uint64_t steps;           /* one of steps and tokens; the other is derived */
     uint64_t tokens;
-    enum precision precision;   /* default fp8 */
-    uint32_t pipeline, expert;  /* mesh; default 1, 1 */
+    enum precision precision;  /* default fp8 */
+    uint32_t pipeline, expert; /* mesh; default 1, 1 */
     struct {
-        double lr;              /* default 2.2e-4 */
-        double lr_min;          /* default lr / 10 */
-        uint64_t warmup_steps;  /* default 2000 or a tenth of the run, whichever is less */
-        uint64_t constant_steps;/* after the warm-up; the cosine covers the rest; default 0 */
+        double lr;               /* default 2.2e-4 */
+        double lr_min;           /* default lr / 10 */
+        uint64_t warmup_steps;   /* default 2000 or a tenth of the run, whichever is less */
+        uint64_t constant_steps; /* after the warm-up; the cosine covers the rest; default 0 */
         double beta1, beta2, eps, weight_decay; /* 0.9 0.95 1e-8 0.1 */
-        double grad_clip;       /* default 1.0; 0 none */
+        double grad_clip;                       /* default 1.0; 0 none */
     } optimizer;
-    double bias_update_speed;   /* gamma, default 0.001 */
-    double balance_loss;        /* alpha of the sequence-wise loss, default 1e-4 */
-    double mtp_lambda;          /* default 0.3 */
-    double init_std;            /* default 0.006 */
-    uint64_t seed;              /* default 1 */
-    uint64_t valid_every;       /* steps; default: with each checkpoint; 0 never */
-    uint32_t valid_batches;     /* global batches a validation; default 4 */
+    double bias_update_speed; /* gamma, default 0.001 */
+    double balance_loss;      /* alpha of the sequence-wise loss, default 1e-4 */
+    double mtp_lambda;        /* default 0.3 */
+    double init_std;          /* default 0.006 */
+    uint64_t seed;            /* default 1 */
+    uint64_t valid_every;     /* steps; default: with each checkpoint; 0 never */
+    uint32_t valid_batches;   /* global batches a validation; default 4 */
 };
 
 struct jobspec {
-    char *name;                 /* ^[a-z0-9][a-z0-9._-]{0,62}$ */
-    char *account;              /* default "default" */
-    char *stage;                /* pretrain (default) | context-extension | post-training | eval | other */
-    char *queue;                /* default "default" */
-    int64_t priority;           /* -1000000..1000000, default 0 */
+    char *name;       /* ^[a-z0-9][a-z0-9._-]{0,62}$ */
+    char *account;    /* default "default" */
+    char *stage;      /* pretrain (default) | context-extension | post-training | eval | other */
+    char *queue;      /* default "default" */
+    int64_t priority; /* -1000000..1000000, default 0 */
     uint32_t nodes_min, nodes_max; /* equal unless elastic; default 1 */
-    uint32_t gpus_per_node;     /* default 1; 0 allowed for a command: one rank a node, no accelerator */
-    bool has_train;             /* else command */
+    uint32_t gpus_per_node; /* default 1; 0, for a command only: one rank a node, no accelerator */
+    bool has_train;         /* else command */
     struct train_spec train;
-    char **command;             /* owned, command_count items, not NULL-terminated */
+    char **command; /* owned, command_count items, not NULL-terminated */
     size_t command_count;
-    char **env;                 /* NAME=value of `env:` */
+    char **env; /* NAME=value of `env:` */
     size_t env_count;
     struct ckpt_policy checkpoint;
-    uint32_t restart_max;       /* restarts without a newer checkpoint in between; default 3 */
-    uint64_t time_limit_ms;     /* 0 none */
+    uint32_t restart_max;   /* restarts without a newer checkpoint in between; default 3 */
+    uint64_t time_limit_ms; /* 0 none */
 };
 
-/* yaml: the text, spec_name: for messages, spec_dir: absolute folder against which relative paths are resolved, set: k=v
- * overrides (dotted keys), applied in order before checking. On success the caller calls jobspec_fini. */
+/* yaml: the text, spec_name: for messages, spec_dir: absolute folder against which relative paths
+ * are resolved, set: k=v overrides (dotted keys), applied in order before checking. On success the
+ * caller calls jobspec_fini. */
 int jobspec_parse(struct jobspec *spec, const char *yaml, size_t yaml_bytes, const char *spec_name,
                   const char *spec_dir, const char *const *set, size_t set_count, struct err *err);
 void jobspec_fini(struct jobspec *spec); /* a zeroed one is fine */
 
-/* Canonical JSON with every value explicit and paths absolute; parses back to an equal spec (it is YAML too). Caller frees. */
+/* Canonical JSON with every value explicit and paths absolute; parses back to an equal spec (it is
+ * YAML too). Caller frees. */
 char *jobspec_to_json(const struct jobspec *spec);
 
 /* Ranks in the gang at n nodes. */
 uint32_t jobspec_world_size(const struct jobspec *spec, uint32_t nodes);
 
 struct model_config;
-/* What needs the model: mesh divides the ranks and the experts, the batch divides over the mesh, layers over the pipeline, sequence
- * length within the model's positions. spec_name for the message. */
+/* What needs the model: mesh divides the ranks and the experts, the batch divides over the mesh,
+ * layers over the pipeline, sequence length within the model's positions. spec_name for the
+ * message. */
 int jobspec_check_model(const struct jobspec *spec, const struct model_config *model,
                         const char *spec_name, struct err *err);
 

@@ -1,0 +1,65 @@
+# What `make check` runs besides compiling. Each part has a target of its own: `make check-e2e`, `make check-mutants` ...
+# A folder of tests adds its target to CHECKS and what that needs compiled to CHECK_PROGRAMS, in its own files.mk. A target prints one closing line per runner, which
+# tests/check.py counts: cmocka's, pytest's, or `name: N passed, N failed`.
+CHECKS :=
+CHECK_PROGRAMS :=
+-include tests/sim/files.mk tests/fuzz/files.mk tests/trainer/files.mk tests/bench/files.mk
+
+JOBS := $(shell nproc)
+# A make of its own, whatever -j the caller gave.
+MAKE_AGAIN = $(MAKE) --no-print-directory -s DEPS=no
+LINT := $(PYTHON) tests/lint
+C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -path './build*')
+
+.PHONY: check compile check-asan check-clang check-e2e check-chaos check-mutants
+check: deps
+	@$(MAKE_AGAIN) -j$(JOBS) compile
+	@$(PYTHON) tests/check.py --make '$(MAKE)' \
+	    format-check check-headers check-layers check-unit $(CHECKS) check-e2e check-mutants check-clang check-asan
+compile: all $(unit_test_bins) $(CHECK_PROGRAMS)
+
+# ---- end to end, on the programs in $(BUILD)/bin
+PYTEST = DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -p no:cacheprovider -q --tb=short
+E2E ?=
+check-e2e: all
+	@$(PYTEST) tests/e2e $(if $(E2E),-k '$(E2E)')
+check-chaos: all
+	@CHAOS_KILLS=$${CHAOS_KILLS:-50} $(PYTEST) tests/e2e/test_chaos.py
+
+# ---- deliberate bugs: each must make the test that watches for it fail
+check-mutants:
+	@$(PYTHON) tests/mutants.py --make '$(MAKE)' --jobs $(JOBS) --build $(BUILD)
+
+# ---- the same with another compiler, and under the sanitizers
+check-clang:
+	@$(MAKE_AGAIN) -j$(JOBS) CC=clang CXX=clang++ BUILD=build-clang compile
+	@$(MAKE_AGAIN) CC=clang CXX=clang++ BUILD=build-clang check-unit
+check-asan:
+	@$(MAKE_AGAIN) -j$(JOBS) FLAVOUR=asan compile
+	@$(MAKE_AGAIN) FLAVOUR=asan check-unit
+	@$(MAKE_AGAIN) FLAVOUR=asan check-e2e
+
+# ---- format and structure
+.PHONY: format format-check check-headers check-layers
+CLANG_FORMAT := $(firstword $(shell command -v clang-format-14 clang-format))
+format:
+	@$(CLANG_FORMAT) -i $(C_FILES)
+format-check:
+	@$(LINT)/format.py $(CLANG_FORMAT) $(C_FILES)
+check-headers: $(BUILD)/gen/proto/ds.pb-c.h $(GENERATED_HEADERS)
+	@$(LINT)/headers.py $(filter %.h,$(C_FILES)) -- $(CC) -std=c11 $(DEFS) $(INCLUDES) $(WARN_C) -fsyntax-only
+check-layers: $(core_a) $(proto_a) $(lib_a)
+	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) \
+	    $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
+	    $(TRAINER_TESTS) $(CTL_TESTS)
+
+# ---- the show, and a cluster to play with
+.PHONY: demo dev dev-stop bench
+demo: deps
+	@$(MAKE_AGAIN) -j$(JOBS) all
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/demo/demo.py
+dev: deps
+	@$(MAKE_AGAIN) -j$(JOBS) all
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/demo/dev.py start
+dev-stop:
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/demo/dev.py stop

@@ -1,6 +1,7 @@
-/* COMMUNICATOR SEAM. A group of ranks. Calls are collective within the group and in the same order on each rank; host memory;
- * every blocking call has the group's time-out and returns ERR_COMM when a peer is lost: the process then ends with 85 and the
- * coordinator recovers. Reductions add in an order that depends only on the group's size, so results are reproducible to the bit. */
+/* COMMUNICATOR SEAM. A group of ranks. Calls are collective within the group and in the same order
+ * on each rank; host memory; every blocking call has the group's time-out and returns ERR_COMM when
+ * a peer is lost: the process then ends with 85 and the coordinator recovers. Reductions add in an
+ * order that depends only on the group's size, so results are reproducible to the bit. */
 #ifndef TRAINER_COMM_H
 #define TRAINER_COMM_H
 
@@ -18,7 +19,8 @@ struct comm_ops {
     int (*all_reduce_sum_u64)(struct comm *c, uint64_t *data, size_t count, struct err *err);
     /* each rank gives `bytes`; out receives size * bytes, by rank */
     int (*all_gather)(struct comm *c, const void *in, void *out, size_t bytes, struct err *err);
-    /* send_bytes[r] to rank r from consecutive places in `in`; recv_bytes[r] from rank r likewise into out. Zero counts are fine. */
+    /* send_bytes[r] to rank r from consecutive places in `in`; recv_bytes[r] from rank r likewise
+     * into out. Zero counts are fine. */
     int (*all_to_all_v)(struct comm *c, const void *in, const size_t *send_bytes, void *out,
                         const size_t *recv_bytes, struct err *err);
     int (*broadcast)(struct comm *c, void *data, size_t bytes, uint32_t root, struct err *err);
@@ -34,16 +36,20 @@ struct comm {
 /* One rank alone. */
 struct comm *comm_self_create(void);
 
-/* How ranks find each other: a blocking key-value store (the worker's, by way of proto/reporter.h). */
+/* How ranks find each other: a blocking key-value store (the worker's, by way of proto/reporter.h).
+ */
 struct comm_store {
     void *ctx;
     int (*set)(void *ctx, const char *key, const void *value, size_t len, struct err *err);
     /* *value is malloc'd */
-    int (*get)(void *ctx, const char *key, int64_t timeout_ms, void **value, size_t *len, struct err *err);
+    int (*get)(void *ctx, const char *key, int64_t timeout_ms, void **value, size_t *len,
+               struct err *err);
 };
-/* prefix: names the group, unique within the attempt. address: the local address to bind, such as 127.0.0.1. */
-int comm_gloo_create(struct comm **c, const struct comm_store *store, const char *prefix, uint32_t rank,
-                     uint32_t size, const char *address, int64_t timeout_ms, struct err *err);
+/* prefix: names the group, unique within the attempt. address: the local address to bind, such as
+ * 127.0.0.1. */
+int comm_gloo_create(struct comm **c, const struct comm_store *store, const char *prefix,
+                     uint32_t rank, uint32_t size, const char *address, int64_t timeout_ms,
+                     struct err *err);
 
 static inline void comm_destroy(struct comm *c)
 {

@@ -1,5 +1,6 @@
-/* A DeepseekV3 model with hand-written backward passes: forward and backward of micro-batches, gradients accumulated in FP32.
- * What the optimiser, the checkpoint and the tests may touch is the parameter table and the routers. */
+/* A DeepseekV3 model with hand-written backward passes: forward and backward of micro-batches,
+ * gradients accumulated in FP32. What the optimiser, the checkpoint and the tests may touch is the
+ * parameter table and the routers. */
 #ifndef TRAINER_MODEL_H
 #define TRAINER_MODEL_H
 
@@ -25,31 +26,32 @@ struct model_options {
     uint64_t seed;
 };
 
-/* One tensor this rank holds. Names and shapes are the published ones (reference deepseek-v3 §8.2); with n layers the MTP module k is
- * model.layers.<n+k>.*, its embedding and head are the main model's and not listed twice. */
+/* One tensor this rank holds. Names and shapes are the published ones (reference deepseek-v3 §8.2);
+ * with n layers the MTP module k is model.layers.<n+k>.*, its embedding and head are the main
+ * model's and not listed twice. */
 struct param {
     char name[128];
     uint32_t rows, cols; /* [rows, cols]; a vector has cols 1 and is_vector */
     bool is_vector;
     size_t count;
-    float *weight;    /* FP32 master, back-end memory */
-    float *grad;      /* FP32 */
-    bool decay;       /* weight decay applies: matrices yes, norms no */
-    bool quantised;   /* a Linear of the FP8 recipe */
-    int32_t expert;   /* global expert id, or -1: replicated over the dense group */
+    float *weight;  /* FP32 master, back-end memory */
+    float *grad;    /* FP32 */
+    bool decay;     /* weight decay applies: matrices yes, norms no */
+    bool quantised; /* a Linear of the FP8 recipe */
+    int32_t expert; /* global expert id, or -1: replicated over the dense group */
 };
 /* One MoE layer's balancing state. */
 struct router {
-    char name[128];   /* model.layers.N.mlp.gate.e_score_correction_bias */
+    char name[128]; /* model.layers.N.mlp.gate.e_score_correction_bias */
     uint32_t experts;
-    float *bias;      /* host memory [experts]; selection only */
-    uint64_t *load;   /* host memory [experts]: tokens routed by this rank since model_router_reset */
+    float *bias;    /* host memory [experts]; selection only */
+    uint64_t *load; /* host memory [experts]: tokens routed by this rank since model_router_reset */
 };
-struct model_losses {   /* sums; the caller divides */
-    double loss;        /* nats over main targets */
-    double mtp_loss;    /* nats over MTP targets, depth 1 (mean over depths if more) */
-    double balance;     /* sequence-wise loss, summed over sequences and layers, alpha included */
-    uint64_t tokens;    /* main targets */
+struct model_losses { /* sums; the caller divides */
+    double loss;      /* nats over main targets */
+    double mtp_loss;  /* nats over MTP targets, depth 1 (mean over depths if more) */
+    double balance;   /* sequence-wise loss, summed over sequences and layers, alpha included */
+    uint64_t tokens;  /* main targets */
 };
 
 struct model;
@@ -61,22 +63,25 @@ struct router *model_routers(struct model *model, size_t *count);
 void model_router_reset(struct model *model);
 size_t model_bytes(const struct model *model); /* what create allocated */
 
-/* Weights as a pure function of (seed, tensor name, element): the same for every layout. Norms are 1, matrices normal(0, init_std). */
+/* Weights as a pure function of (seed, tensor name, element): the same for every layout. Norms are
+ * 1, matrices normal(0, init_std). */
 void model_init(struct model *model);
 /* Call after weights changed and before the next forward: refreshes the low-precision copies. */
 void model_refresh(struct model *model);
 void model_zero_grad(struct model *model);
 
-/* tokens: host, [micro_batch][sequence_length + 1]. Targets are tokens shifted by one (and by two for MTP, reference §1.4).
- * grad_scale multiplies the summed loss before the backward pass: 1 / (targets in the global batch) gives the gradient of the mean; the
- * balance loss is scaled by grad_scale * sequence_length (a mean over sequences). Adds to grads, router loads and *sums. Collective
- * over the expert group. */
-int model_train(struct model *model, const int32_t *tokens, double grad_scale, struct model_losses *sums,
-                struct err *err);
+/* tokens: host, [micro_batch][sequence_length + 1]. Targets are tokens shifted by one (and by two
+ * for MTP, reference §1.4). grad_scale multiplies the summed loss before the backward pass: 1 /
+ * (targets in the global batch) gives the gradient of the mean; the balance loss is scaled by
+ * grad_scale * sequence_length (a mean over sequences). Adds to grads, router loads and *sums.
+ * Collective over the expert group. */
+int model_train(struct model *model, const int32_t *tokens, double grad_scale,
+                struct model_losses *sums, struct err *err);
 /* Forward only. count_load: add to the router loads. */
-int model_eval(struct model *model, const int32_t *tokens, bool count_load, struct model_losses *sums,
-               struct err *err);
-/* Logits of the last model_eval, [micro_batch * sequence_length, vocab], host copy into out. For tests and generation. */
+int model_eval(struct model *model, const int32_t *tokens, bool count_load,
+               struct model_losses *sums, struct err *err);
+/* Logits of the last model_eval, [micro_batch * sequence_length, vocab], host copy into out. For
+ * tests and generation. */
 int model_logits(struct model *model, const int32_t *tokens, float *out, struct err *err);
 
 #endif

@@ -1,5 +1,6 @@
-/* The coordinator's decisions. Pure: no I/O, no clock, no randomness, no log; it may allocate. Everything it knows is in struct core,
- * which is a cache of the tables: rows the core changed are listed, and the store writes them (store.h). */
+/* The coordinator's decisions. Pure: no I/O, no clock, no randomness, no log; it may allocate.
+ * Everything it knows is in struct core, which is a cache of the tables: rows the core changed are
+ * listed, and the store writes them (store.h). */
 #ifndef DAEMON_CORE_CORE_H
 #define DAEMON_CORE_CORE_H
 
@@ -11,36 +12,40 @@ struct effect_list;
 
 struct core_config {
     char cluster[64];
-    char checkpoint_dir[3072];   /* default root of checkpoints, on shared storage */
-    int64_t heartbeat_ms;        /* 5000 */
-    int64_t lease_ms;            /* 30000: a silent node is no longer trusted after this */
-    int64_t recovering_ms;       /* 45000: after a start, how long missing workers are waited for */
-    int64_t stop_grace_ms;       /* 10000: TERM to KILL */
-    int64_t user_fault_ms;       /* 600000: a failure this early and before a checkpoint is the user's */
-    int64_t backoff_first_ms;    /* 10000, doubled for each fruitless restart, at most backoff_max_ms */
-    int64_t backoff_max_ms;      /* 600000 */
-    uint32_t fruitless_max;      /* 3 restarts without a newer checkpoint, unless the job says otherwise */
+    char checkpoint_dir[3072]; /* default root of checkpoints, on shared storage */
+    int64_t heartbeat_ms;      /* 5000 */
+    int64_t lease_ms;          /* 30000: a silent node is no longer trusted after this */
+    int64_t recovering_ms;     /* 45000: after a start, how long missing workers are waited for */
+    int64_t stop_grace_ms;     /* 10000: TERM to KILL */
+    int64_t user_fault_ms;     /* 600000: a failure so early, before a checkpoint, is the user's */
+    int64_t backoff_first_ms;  /* 10000, doubled for each fruitless restart up to the next */
+    int64_t backoff_max_ms;    /* 600000 */
+    uint32_t fruitless_max;    /* 3 restarts without a newer checkpoint; a job may say otherwise */
 };
 void core_config_default(struct core_config *c);
 
 struct core *core_create(const struct core_config *config);
 void core_destroy(struct core *core);
 
-/* The one door. Decides, changes the state, lists changed rows and effects. Never fails: a refusal is a reply. */
+/* The one door. Decides, changes the state, lists changed rows and effects. Never fails: a refusal
+ * is a reply. */
 void core_step(struct core *core, const struct input *in);
 
 /* When the core wants an INPUT_TICK: absolute ms, or INT64_MAX. */
 int64_t core_deadline(const struct core *core);
 
-/* Why a job waits: code and sentence with counts, into text. False when it does not wait (or is not live). */
+/* Why a job waits: code and sentence with counts, into text. False when it does not wait (or is not
+ * live). */
 bool core_why(const struct core *core, uint64_t job, char *code, size_t code_bytes, char *text,
               size_t text_bytes);
 /* Whether (job, epoch) is the live attempt: for the rendezvous. */
 bool core_epoch_is_live(const struct core *core, uint64_t job, uint64_t epoch);
-/* The worker session that now holds `rank` of an attempt, or of the node where an ended one's logs are; 0 when not connected. */
+/* The worker session that now holds `rank` of an attempt, or of the node where an ended one's logs
+ * are; 0 when not connected. */
 session_id core_session_of_node(const struct core *core, uint64_t node_id);
 
-/* A digest over all durable state in canonical order. Reload-equals-live is the equality of two of these. */
+/* A digest over all durable state in canonical order. Reload-equals-live is the equality of two of
+ * these. */
 uint64_t core_digest(const struct core *core);
 /* Walks every invariant; returns NULL or a sentence (static buffer). */
 const char *core_check(const struct core *core);

@@ -1,5 +1,5 @@
-/* Everything that can happen to the coordinator. Plain data, no protobuf: the simulator makes the same values. All pointers are
- * borrowed for the duration of core_step. */
+/* Everything that can happen to the coordinator. Plain data, no protobuf: the simulator makes the
+ * same values. All pointers are borrowed for the duration of core_step. */
 #ifndef DAEMON_CORE_INPUT_H
 #define DAEMON_CORE_INPUT_H
 
@@ -7,13 +7,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A reply is owed to this token; 0: to nobody. Chosen by the shell, never reused while the process lives. */
+/* A reply is owed to this token; 0: to nobody. Chosen by the shell, never reused while the process
+ * lives. */
 typedef uint64_t reply_token;
-/* One connection of one worker. Chosen by the shell, never reused while the process lives; 0: none. */
+/* One connection of one worker. Chosen by the shell, never reused while the process lives; 0: none.
+ */
 typedef uint64_t session_id;
 
 enum input_kind {
-    INPUT_TICK,            /* a deadline of core_deadline passed, or nothing */
+    INPUT_TICK, /* a deadline of core_deadline passed, or nothing */
     INPUT_JOB_SUBMIT,
     INPUT_JOB_CANCEL,
     INPUT_JOB_HOLD,
@@ -22,24 +24,24 @@ enum input_kind {
     INPUT_NODE_RESUME,
     INPUT_CKPT_VERIFIED,
     INPUT_WORKER_REGISTER,
-    INPUT_WORKER_GONE,     /* the connection broke */
+    INPUT_WORKER_GONE, /* the connection broke */
     INPUT_HEARTBEAT,
     INPUT_ATTEMPT_REPORT,
     INPUT_SHARD_REPORT,
     INPUT_STEP_REPORT,
-    INPUT_CKPT_PUBLISHED,  /* a worker acknowledged EFFECT_CKPT_PUBLISH */
+    INPUT_CKPT_PUBLISHED, /* a worker acknowledged EFFECT_CKPT_PUBLISH */
     INPUT_CKPT_REMOVED,
 };
 
 struct input_submit {
-    const struct jobspec *spec;  /* checked by the shell with jobspec_parse and jobspec_check_model */
-    const char *spec_json;       /* canonical */
-    const char *model_json;      /* or NULL */
+    const struct jobspec *spec; /* checked by the shell, jobspec_parse and jobspec_check_model */
+    const char *spec_json;      /* canonical */
+    const char *model_json;     /* or NULL */
     const char *workdir;
     const char *user;
-    const char *key;             /* or NULL */
-    const char *request_hash;    /* sha256 hex of the request as sent */
-    bool dry_run;                /* check against the cluster, reply, change nothing */
+    const char *key;          /* or NULL */
+    const char *request_hash; /* sha256 hex of the request as sent */
+    bool dry_run;             /* check against the cluster, reply, change nothing */
 };
 struct input_gpu {
     uint32_t index;
@@ -80,7 +82,8 @@ struct input_shard {
 };
 struct input_metric {
     uint64_t step, epoch, tokens;
-    double loss, mtp_loss, grad_norm, lr, tokens_per_s, balance_maxvio, valid_loss; /* NaN: absent */
+    /* NaN: absent */
+    double loss, mtp_loss, grad_norm, lr, tokens_per_s, balance_maxvio, valid_loss;
     uint64_t step_ms;
 };
 struct input_steps {
@@ -92,9 +95,9 @@ struct input_steps {
 
 struct input {
     enum input_kind kind;
-    int64_t now_ms;       /* stamped by the pump; never goes backwards, also across restarts */
+    int64_t now_ms; /* stamped by the pump; never goes backwards, also across restarts */
     reply_token token;
-    session_id session;   /* of worker inputs */
+    session_id session; /* of worker inputs */
     union {
         struct input_submit submit;
         struct { /* JOB_CANCEL, JOB_HOLD, JOB_RELEASE */

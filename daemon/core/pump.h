@@ -1,13 +1,14 @@
-/* Inputs in, one transaction, effects out. The only place that knows the order of things: decide, commit, release. It sees the store
- * and the world through two small tables, so that the simulator drives the very same code. */
+/* Inputs in, one transaction, effects out. The only place that knows the order of things: decide,
+ * commit, release. It sees the store and the world through two small tables, so that the simulator
+ * drives the very same code. */
 #ifndef DAEMON_CORE_PUMP_H
 #define DAEMON_CORE_PUMP_H
 
 #include "daemon/core/core.h"
 #include "lib/err.h"
 
-/* The persistence seam. commit writes every row the core listed since the last one, in one transaction, durably.
- * A failure is final: the caller exits and reloads. */
+/* The persistence seam. commit writes every row the core listed since the last one, in one
+ * transaction, durably. A failure is final: the caller exits and reloads. */
 struct store_ops {
     int (*commit)(void *store, struct core *core, int64_t now_ms, struct err *err);
 };
@@ -21,7 +22,8 @@ struct pump *pump_create(struct core *core, const struct store_ops *ops, void *s
 void pump_destroy(struct pump *pump);
 /* Decides at once, keeps the effects back. The input's memory may go afterwards. */
 void pump_input(struct pump *pump, const struct input *in);
-/* Commits what was decided since the last flush, then releases the effects in order. Nothing to do: returns 0 at no cost. */
+/* Commits what was decided since the last flush, then releases the effects in order. Nothing to do:
+ * returns 0 at no cost. */
 int pump_flush(struct pump *pump, struct err *err);
 bool pump_is_dirty(const struct pump *pump);
 

@@ -1,0 +1,23 @@
+# `make install DESTDIR= PREFIX=`: programs, example configuration, systemd units, manual pages, shell completion. Nothing else of
+# the machine is changed: no user is made, no service started; docs/operator-guide.md says what comes next.
+.PHONY: install
+SHARE := $(DESTDIR)$(PREFIX)/share
+SYSTEMD := $(DESTDIR)$(PREFIX)/lib
+INSTALL_UNITS := $(wildcard systemd/*.service systemd/*.socket systemd/*.target)
+INSTALL_MAN := $(wildcard docs/man/*.[1-8])
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -d $(SHARE)/ds/models
+	install -m 644 $(wildcard etc/*.yaml) $(SHARE)/ds
+	install -m 644 $(wildcard etc/models/*.json) $(SHARE)/ds/models
+	install -d $(SYSTEMD)/systemd/system $(SYSTEMD)/sysusers.d $(SYSTEMD)/tmpfiles.d
+	for unit in $(INSTALL_UNITS); do \
+	    sed 's|@PREFIX@|$(PREFIX)|g' $$unit > $(SYSTEMD)/systemd/system/$${unit##*/} || exit 1; done
+	install -m 644 systemd/sysusers.conf $(SYSTEMD)/sysusers.d/ds.conf
+	install -m 644 systemd/tmpfiles.conf $(SYSTEMD)/tmpfiles.d/ds.conf
+	for page in $(INSTALL_MAN); do \
+	    install -D -m 644 $$page $(SHARE)/man/man$${page##*.}/$${page##*/} || exit 1; done
+	install -D -m 644 LICENSE $(SHARE)/doc/ds/LICENSE
+	install -m 644 README.md ARCHITECTURE.md $(wildcard docs/*.md) $(SHARE)/doc/ds

@@ -1,0 +1,88 @@
+"""mutants.py --make MAKE --jobs N --build DIR: a test suite that cannot fail is worth nothing.
+
+For each deliberate bug of tests/mutants.txt builds the one unit test that watches for it twice, without and with the bug, and
+requires that it passes without and fails with it. Bugs are `#ifdef MUTANT_name` in the sources.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+
+LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mutants.txt")
+
+
+def mutants():
+    with open(LIST, encoding="utf-8") as f:
+        for line in f:
+            fields = line.split("#")[0].split(None, 2)
+            if fields:
+                yield fields
+
+
+class DoesNotBuild(Exception):
+    pass
+
+
+def compile_test(args, folder, test, *settings):
+    target = f"{folder}/tests/{test}"
+    command = [args.make, "--no-print-directory", "-s", f"-j{args.jobs}", f"BUILD={folder}", *settings, target]
+    if subprocess.run(command).returncode != 0:
+        raise DoesNotBuild(f"{' '.join(command)} failed")
+    return target
+
+
+def run(program):
+    """(exit status, output) of a unit test; a crash or a hang counts as noticed."""
+    try:
+        done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        return -1, "it took longer than 300 s"
+
+
+def is_in_sources(name):
+    found = subprocess.run(["grep", "-rlwE", f"MUTANT_{name}", "lib", "proto", "daemon", "worker", "trainer"], stdout=subprocess.PIPE)
+    return found.returncode == 0
+
+
+def check(args, name, test):
+    """None, or why the mutant survived."""
+    if not is_in_sources(name):
+        return f"no source mentions MUTANT_{name}"
+    status, output = run(compile_test(args, args.build, test))
+    if status != 0:
+        return f"{test} fails without the bug:\n{output}"
+    folder = f"build-mutant-{name}"
+    try:
+        status, output = run(compile_test(args, folder, test, f"MUTANT={name}"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return None if status != 0 else f"{test} passes with the bug in: it would not notice"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--make", default="make")
+    parser.add_argument("--jobs", default="1")
+    parser.add_argument("--build", default="build")
+    args = parser.parse_args()
+    passed = failed = 0
+    for name, test, what in mutants():
+        try:
+            why = check(args, name, test)
+        except DoesNotBuild as reason:
+            why = str(reason)
+        if why is None:
+            passed += 1
+            print(f"mutant {name} ({what.strip()}): {test} notices", flush=True)
+        else:
+            failed += 1
+            print(f"mutant {name} ({what.strip()}): {why}", flush=True)
+    print(f"mutants: {passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
