@@ -1,0 +1,31 @@
+/* Text files into a corpus that the trainer reads (format: data.h). Each document ends with the
+ * end-of-document token. A file is one document; a longer one is cut at blank lines. Gzipped text
+ * is unpacked on the way. */
+#ifndef TRAINER_PACK_H
+#define TRAINER_PACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/err.h"
+
+#define PACK_DOCUMENT_BYTES 16384
+
+struct pack_options {
+    const char *const *inputs; /* paths */
+    size_t input_count;
+    const char *prefix;      /* PREFIX.bin, PREFIX.idx */
+    uint64_t document_bytes; /* a document of this size ends at the next blank line, at twice the
+                                size at any line, at four times anywhere; 0: files are never cut */
+    double valid_share; /* of the bytes; these documents go to PREFIX-valid.bin/.idx, spread evenly;
+                           0: none */
+};
+struct pack_counts {
+    uint64_t documents, tokens;
+};
+
+/* All or nothing: the outputs appear under their names when everything was written and fsynced. */
+int pack_run(const struct pack_options *options, struct pack_counts *train,
+             struct pack_counts *valid, struct err *err);
+
+#endif
