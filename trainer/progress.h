@@ -1,0 +1,18 @@
+/* A progress bar on one terminal line of stderr. Nothing at all when stderr is no terminal. */
+#ifndef TRAINER_PROGRESS_H
+#define TRAINER_PROGRESS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Draws over what was drawn before. */
+void progress_draw(uint64_t step, uint64_t steps, double loss, double tokens_per_s,
+                   int64_t left_ms);
+/* Removes the bar: before other output on the same terminal, and at the end. */
+void progress_clear(void);
+
+/* The line without escape codes, cut to `columns`; text has columns + 1 bytes at least. */
+void progress_format(char *text, size_t columns, uint64_t step, uint64_t steps, double loss,
+                     double tokens_per_s, int64_t left_ms);
+
+#endif
