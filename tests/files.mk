@@ -21,7 +21,12 @@ compile: all $(unit_test_bins) $(CHECK_PROGRAMS)
 # ---- end to end, on the programs in $(BUILD)/bin
 PYTEST = DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -p no:cacheprovider -q --tb=short
 E2E ?=
-check-e2e: all
+fulldisk_so := $(BUILD)/tests/fulldisk.so
+$(fulldisk_so): tests/e2e/fulldisk.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) -std=c11 -O2 -D_GNU_SOURCE $(WARN_BOTH) -shared -fPIC -o $@ $< -ldl
+CHECK_PROGRAMS += $(fulldisk_so)
+check-e2e: all $(fulldisk_so)
 	@$(PYTEST) tests/e2e $(if $(E2E),-k '$(E2E)')
 check-chaos: all
 	@CHAOS_KILLS=$${CHAOS_KILLS:-50} $(PYTEST) tests/e2e/test_chaos.py
