@@ -1,5 +1,5 @@
-/* Preloaded into a program under test where the tests may not mount a small file system: while the file $FULL_DISK_FLAG exists,
- * writing below $FULL_DISK_FOLDER fails as on a full disk. */
+/* Preloaded into a program under test where the tests may not mount a small file system: while the
+ * file $FULL_DISK_FLAG exists, writing below $FULL_DISK_FOLDER fails as on a full disk. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
@@ -43,5 +43,6 @@ static int is_full(int fd)
 
 INTERPOSE(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len))
 INTERPOSE(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at))
-INTERPOSE(ssize_t, pwrite64, (int fd, const void *data, size_t len, off64_t at), (fd, data, len, at))
+INTERPOSE(ssize_t, pwrite64, (int fd, const void *data, size_t len, off64_t at),
+          (fd, data, len, at))
 INTERPOSE(ssize_t, writev, (int fd, const struct iovec *part, int count), (fd, part, count))

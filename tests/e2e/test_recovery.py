@@ -10,7 +10,7 @@ from cluster import processes_of, wait_for
 from specs import command, train
 
 # A silent node is given up after two seconds instead of thirty, and retries do not wait.
-HASTY = "heartbeat: 500ms\nlease: 2s\nrecovering: 3s\nbackoff_first: 100ms\nbackoff_max: 1s\nstop_grace: 1s\n"
+HASTY = "heartbeat: 500ms\nlease: 2s\nrecovering: 3s\nstop_grace: 1s\nrestart: {backoff_first: 100ms, backoff_max: 1s}\n"
 
 
 @pytest.fixture

@@ -1,0 +1,10 @@
+bench_submit := $(BUILD)/tests/bench/submit
+$(bench_submit): $(call obj,tests/bench/submit.c) $(proto_a) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_proto)
+CHECK_PROGRAMS += $(bench_submit)
+
+# Prints figures beside their targets; asserts nothing about time.
+bench: deps
+	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit)
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
