@@ -374,7 +374,7 @@ static int override_place(struct yaml_tree *tree, const char *source, const char
 
 int yaml_set(struct yaml_tree *tree, const char *assignment, struct err *err)
 {
-    const char *source = add_source(tree, mem_printf("--set %s", assignment));
+    const char *source = add_source(tree, mem_printf("--set %.100s", assignment));
     const char *equals = strchr(assignment, '=');
     struct yaml_item *place = NULL;
     struct yaml_item *value = NULL;

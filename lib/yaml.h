@@ -90,5 +90,10 @@ struct yaml_field {
  * known one. */
 int yaml_read(const struct yaml_item *map, const struct yaml_field *fields, void *object,
               struct err *err);
+/* For files that others define and extend: unknown keys are ignored, but for a slip of one letter
+ * from a known key that is absent.
+ */
+int yaml_read_open(const struct yaml_item *map, const struct yaml_field *fields, void *object,
+                   struct err *err);
 
 #endif

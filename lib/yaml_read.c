@@ -258,8 +258,13 @@ static int refuse_unknown(const struct yaml_item *item, const struct yaml_field 
 }
 
 /* ---- the walk */
-static int read_map(const struct yaml_item *map, const struct yaml_field *fields,
-                    const struct yaml_field *root, void *object, struct err *err);
+struct reading {
+    const struct yaml_field *root; /* where hints look for a key that stands in the wrong map */
+    bool open;
+};
+
+static int read_map(const struct reading *r, const struct yaml_item *map,
+                    const struct yaml_field *fields, void *object, struct err *err);
 
 static int read_u32(const struct yaml_item *item, const struct yaml_field *f, uint32_t *place,
                     struct err *err)
@@ -270,8 +275,8 @@ static int read_u32(const struct yaml_item *item, const struct yaml_field *f, ui
     return 0;
 }
 
-static int read_field(const struct yaml_item *item, const struct yaml_field *f,
-                      const struct yaml_field *root, void *object, struct err *err)
+static int read_field(const struct reading *r, const struct yaml_item *item,
+                      const struct yaml_field *f, void *object, struct err *err)
 {
     void *place = (char *)object + f->offset;
     switch (f->type) {
@@ -290,7 +295,7 @@ static int read_field(const struct yaml_item *item, const struct yaml_field *f,
     case YAML_CHOICE:
         return read_choice(item, f, place, err);
     case YAML_MAP:
-        return read_map(item, f->fields, root, place, err);
+        return read_map(r, item, f->fields, place, err);
     case YAML_CUSTOM:
         return f->read(item, place, err);
     }
@@ -307,22 +312,32 @@ static const struct yaml_field *field_of(const struct yaml_field *fields, const 
     return NULL;
 }
 
-static int read_map(const struct yaml_item *map, const struct yaml_field *fields,
-                    const struct yaml_field *root, void *object, struct err *err)
+static bool is_slip(const struct yaml_item *map, const char *key, const struct yaml_field *fields)
+{
+    const char *near = nearest(key, fields);
+    return near != NULL && distance(key, near) == 1 && yaml_get(map, near) == NULL;
+}
+
+static int read_entry(const struct reading *r, const struct yaml_item *item,
+                      const struct yaml_field *fields, void *object, struct err *err)
+{
+    const struct yaml_field *f = field_of(fields, item->key);
+    if (f == NULL) {
+        bool ignored = r->open && !is_slip(item->parent, item->key, fields);
+        return ignored ? 0 : refuse_unknown(item, fields, r->root, err);
+    }
+    return item->kind == YAML_ITEM_NULL ? 0 : read_field(r, item, f, object, err);
+}
+
+static int read_map(const struct reading *r, const struct yaml_item *map,
+                    const struct yaml_field *fields, void *object, struct err *err)
 {
     if (map->kind != YAML_ITEM_MAP && !(map->kind == YAML_ITEM_NULL && map->parent == NULL)) {
         return yaml_refuse(map, err, "%s where a map is expected (key: value lines)",
                            kind_name(map));
     }
     for (size_t i = 0; i < map->count; i++) {
-        const struct yaml_item *item = map->items[i];
-        const struct yaml_field *f = field_of(fields, item->key);
-        if (f == NULL) {
-            return refuse_unknown(item, fields, root, err);
-        }
-        if (item->kind != YAML_ITEM_NULL) {
-            TRY(read_field(item, f, root, object, err));
-        }
+        TRY(read_entry(r, map->items[i], fields, object, err));
     }
     for (const struct yaml_field *f = fields; f->key != NULL; f++) {
         if (f->required && yaml_get(map, f->key) == NULL) {
@@ -337,5 +352,11 @@ static int read_map(const struct yaml_item *map, const struct yaml_field *fields
 int yaml_read(const struct yaml_item *map, const struct yaml_field *fields, void *object,
               struct err *err)
 {
-    return read_map(map, fields, fields, object, err);
+    return read_map(&(struct reading){.root = fields, .open = false}, map, fields, object, err);
+}
+
+int yaml_read_open(const struct yaml_item *map, const struct yaml_field *fields, void *object,
+                   struct err *err)
+{
+    return read_map(&(struct reading){.root = fields, .open = true}, map, fields, object, err);
 }
