@@ -32,11 +32,19 @@ struct manifest {
     struct manifest_shard *shards; /* owned; world_size items, by rank */
 };
 
-void manifest_fini(struct manifest *m);
+void manifest_fini(struct manifest *m); /* a zeroed one is fine */
+/* Writes layout as it stands: give it the form of manifest_layout. */
 void manifest_encode(const struct manifest *m, struct buf *out);
+/* ERR_CORRUPT for anything but a whole manifest: each rank once and in order, file names without a
+ * folder, digests in lower-case hex. name: for messages. */
 int manifest_parse(struct manifest *m, const char *text, size_t len, const char *name,
                    struct err *err);
-/* Reads dir/MANIFEST.json. */
+/* What a rank reports as layout, checked (ERR_INVALID unless it is one JSON object of at most 64
+ * KiB) and in the one form that goes into a manifest. Caller frees *canonical. */
+int manifest_layout(const char *text, char **canonical, struct err *err);
+/* The same check for one shard as in manifest_parse: ERR_INVALID. For reports of ranks. */
+int manifest_check_shard(const struct manifest_shard *shard, struct err *err);
+/* Reads dir/MANIFEST.json. ERR_NOT_FOUND when it was never published. */
 int manifest_read(struct manifest *m, const char *dir, struct err *err);
 /* Durable and idempotent: the same text already in place is success, another one ERR_CONFLICT. */
 int manifest_publish(const char *dir, const char *text, size_t len, struct err *err);
@@ -45,8 +53,8 @@ int manifest_publish(const char *dir, const char *text, size_t len, struct err *
 int manifest_digest_file(const char *path, uint64_t *bytes, char xxh3[33], char sha256[65],
                          struct err *err);
 void manifest_digest_text(const void *data, size_t len, char sha256[65]);
-/* Every shard there, with its size and digests. strict also checks the sha256. The message names
- * file and rank. */
+/* Every shard there, with its size and digests, or ERR_CORRUPT (ERR_IO when reading itself fails).
+ * strict also checks the sha256. The message names file and rank. */
 int manifest_verify(const struct manifest *m, const char *dir, int strict, struct err *err);
 
 #endif
