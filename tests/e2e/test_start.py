@@ -58,7 +58,7 @@ def test_lists_and_short_forms(cluster):
     cluster.wait_job(job, "RUNNING")
     cluster.ctl("cancel", job)
     assert cluster.wait_job(job, "CANCELLED")["state"] == "CANCELLED"
-    assert cluster.items("jobs") == []
+    assert cluster.items("jobs", "--state", "RUNNING") == []
     assert [j["id"] for j in cluster.items("jobs", "--all")] == [job]
     wait_for(lambda: not cluster.shims(), 20, "the shim to be gone")
 
