@@ -20,7 +20,9 @@ int reporter_create(struct reporter **r, const char *socket_path, uint64_t job, 
 void reporter_destroy(struct reporter *r, int64_t drain_ms);
 
 /* Queue a report; never blocks on the network. job and epoch are filled in here. Steps waiting to
- * be sent are merged into one message. */
+ * be sent are merged into one message; one that was sent is only ever repeated as it was, and the
+ * next leaves after its acknowledgement, so a receiver knows a repeat by its last step. A report that
+ * is refused (not for the time being, but for good) is logged and dropped. */
 void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
                    uint64_t ckpt_stall_ms, uint64_t data_wait_ms);
 void reporter_shard(struct reporter *r, const Ds__ShardReport *shard);
@@ -28,7 +30,8 @@ void reporter_shard(struct reporter *r, const Ds__ShardReport *shard);
  * says this epoch is over. */
 int reporter_flush(struct reporter *r, int64_t timeout_ms, struct err *err);
 
-/* Rendezvous store. get blocks; *value is allocated. ERR_TIMEOUT, ERR_STALE. */
+/* Rendezvous store. Both block until answered, set for 10 minutes at most; *value is malloc'd.
+ * ERR_TIMEOUT, ERR_STALE, or what the store answered. */
 int reporter_store_set(struct reporter *r, const char *key, const void *value, size_t len,
                        struct err *err);
 int reporter_store_get(struct reporter *r, const char *key, int64_t timeout_ms, void **value,
