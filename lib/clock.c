@@ -33,12 +33,18 @@ void clock_sleep_ms(int64_t ms)
     }
 }
 
+/* The years 0000 to 9999, what the form can show. */
+#define WALL_MS_MIN (-62167219200000)
+#define WALL_MS_MAX 253402300799999
+
 void clock_format_utc(int64_t wall_ms, char *text)
 {
-    time_t seconds = (time_t)(wall_ms / 1000);
+    wall_ms = wall_ms < WALL_MS_MIN ? WALL_MS_MIN : wall_ms > WALL_MS_MAX ? WALL_MS_MAX : wall_ms;
+    int64_t ms = (wall_ms % 1000 + 1000) % 1000;
+    time_t seconds = (time_t)((wall_ms - ms) / 1000);
     struct tm tm;
     gmtime_r(&seconds, &tm);
     snprintf(text, CLOCK_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
              (tm.tm_year + 1900) % 10000, (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100,
-             tm.tm_min % 100, tm.tm_sec % 100, (int)(wall_ms % 1000) % 1000);
+             tm.tm_min % 100, tm.tm_sec % 100, (int)ms % 1000);
 }
