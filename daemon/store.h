@@ -30,7 +30,7 @@ extern const struct store_ops store_sqlite_ops;
 /* Moves the WAL into the database when it has grown; call it when idle. */
 int store_checkpoint_wal(struct store *store, struct err *err);
 
-/* Walks the whole ledger: chain, no overlap or gap within a GPU, allocated + down + planned_down +
- * idle = reported. Implemented over any read-only connection; see ledger_verify.h. */
+/* Prices from a file: prices.h. The audit of the ledger, over any read-only connection:
+ * ledger_verify.h. */
 
 #endif
