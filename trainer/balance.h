@@ -1,0 +1,20 @@
+/* Auxiliary-loss-free load balancing (Wang et al. 2024, algorithm 1; reference deepseek-v3 §5):
+ * after each step, from the loads of the whole global batch, an expert below the mean load gets
+ * +speed on its selection bias, one above -speed. */
+#ifndef TRAINER_BALANCE_H
+#define TRAINER_BALANCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/err.h"
+#include "trainer/comm.h"
+#include "trainer/model.h"
+
+/* Sums the routers' loads over the ranks that share the batch. Collective. */
+int balance_sum_loads(struct router *routers, size_t count, struct comm *group, struct err *err);
+/* Largest load over the mean, minus 1, averaged over the routers; 0 when there are none. */
+double balance_max_violation(const struct router *routers, size_t count);
+void balance_update(struct router *routers, size_t count, double speed);
+
+#endif

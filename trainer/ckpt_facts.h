@@ -1,0 +1,36 @@
+/* What a checkpoint says of its run besides the tensors: where it stands, and what it was made
+ * with. The same text from every rank; it is the `layout` of the manifest, and the metadata of each
+ * shard. */
+#ifndef TRAINER_CKPT_FACTS_H
+#define TRAINER_CKPT_FACTS_H
+
+#include <stdint.h>
+
+#include "lib/err.h"
+#include "proto/jobspec.h"
+#include "proto/model_config.h"
+#include "trainer/mesh.h"
+
+struct ckpt_facts {
+    uint64_t step;     /* optimiser steps done */
+    uint64_t tokens;   /* targets trained on */
+    uint64_t position; /* sequences consumed: the data cursor */
+    uint64_t seed;     /* of data order and initial weights; there is no other random state */
+    uint64_t corpus_tokens;
+    uint32_t sequence_length, global_batch;
+    char precision[8];
+    uint32_t pipeline, expert, data;
+    uint32_t threads;                       /* of a rank's back end */
+    char model_sha256[65], spec_sha256[65]; /* of the canonical JSON of each */
+};
+
+/* All but step, tokens and position. */
+void ckpt_facts_init(struct ckpt_facts *f, const struct jobspec *spec,
+                     const struct model_config *model, const struct mesh *mesh, uint32_t threads,
+                     uint64_t corpus_tokens);
+/* Canonical JSON object. Caller frees. */
+char *ckpt_facts_encode(const struct ckpt_facts *f);
+/* ERR_CORRUPT with `name` in the text. */
+int ckpt_facts_parse(struct ckpt_facts *f, const char *json, const char *name, struct err *err);
+
+#endif

@@ -1,0 +1,47 @@
+/* Saving, in the background. At a step boundary the rank's tensors are copied (that is the stall),
+ * then a thread writes them to DIR/step-0000000100/shard-00001-of-00004.safetensors under a
+ * temporary name, fsyncs file and folder, and tells the caller size and digests. One save is in
+ * flight at most. The shard counts for nothing until the coordinator has all of them and commits.
+ */
+#ifndef TRAINER_CKPT_SAVE_H
+#define TRAINER_CKPT_SAVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/err.h"
+#include "trainer/ckpt_facts.h"
+#include "trainer/ckpt_tensors.h"
+#include "trainer/op.h"
+
+struct ckpt_shard {
+    uint64_t step;
+    uint32_t rank, world;
+    char file[64];
+    uint64_t bytes;
+    char xxh3[33], sha256[65];
+    int64_t write_ms;
+    const char *layout; /* the facts, encoded; valid during the call */
+};
+
+struct ckpt_saver;
+
+/* Borrows tensors and op. dir: DS_CHECKPOINT_DIR. durable is called from the writing thread when a
+ * shard is safe. */
+struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const struct op_table *op,
+                                     const char *dir, uint32_t rank, uint32_t world,
+                                     void (*durable)(void *ctx, const struct ckpt_shard *shard),
+                                     void *ctx);
+/* Waits for a save in flight. */
+void ckpt_saver_destroy(struct ckpt_saver *s);
+
+/* Waits for the save before this one, copies, returns. An error of the save before is returned
+ * here. */
+int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, struct err *err);
+/* Waits for the save in flight and returns its outcome: 0, ERR_NOSPACE, ERR_IO... The first error
+ * stays. */
+int ckpt_saver_wait(struct ckpt_saver *s, struct err *err);
+/* Whether a save has failed, without waiting. */
+bool ckpt_saver_failed(struct ckpt_saver *s);
+
+#endif

@@ -1,0 +1,113 @@
+#include "trainer/ckpt_tensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/mem.h"
+
+struct piece {
+    size_t size, index;
+};
+
+static int bigger_first(const void *a, const void *b)
+{
+    const struct piece *x = a;
+    const struct piece *y = b;
+    if (x->size != y->size) {
+        return x->size > y->size ? -1 : 1;
+    }
+    return x->index < y->index ? -1 : 1;
+}
+
+void ckpt_deal(const size_t *sizes, size_t n, uint32_t ways, uint32_t *owner)
+{
+    struct piece *order = mem_alloc_array(n, sizeof *order);
+    uint64_t *load = mem_alloc_array(ways, sizeof *load);
+    for (size_t i = 0; i < n; i++) {
+        order[i] = (struct piece){sizes[i], i};
+    }
+    qsort(order, n, sizeof *order, bigger_first);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t least = 0;
+        for (uint32_t w = 1; w < ways; w++) {
+            least = load[w] < load[least] ? w : least;
+        }
+        load[least] += order[i].size;
+        owner[order[i].index] = least;
+    }
+    free(order);
+    free(load);
+}
+
+/* owned[i] for the parameters that are experts' or are not. */
+static void deal_kind(const struct optim *optim, bool experts, uint32_t ways, uint32_t self,
+                      bool *owned)
+{
+    size_t *sizes = mem_alloc_array(optim->count, sizeof *sizes);
+    size_t *index = mem_alloc_array(optim->count, sizeof *index);
+    uint32_t *owner = mem_alloc_array(optim->count, sizeof *owner);
+    size_t n = 0;
+    for (size_t i = 0; i < optim->count; i++) {
+        if ((optim->params[i].expert >= 0) == experts) {
+            sizes[n] = optim->params[i].count;
+            index[n++] = i;
+        }
+    }
+    ckpt_deal(sizes, n, ways, owner);
+    for (size_t i = 0; i < n; i++) {
+        owned[index[i]] = owner[i] == self;
+    }
+    free(sizes);
+    free(index);
+    free(owner);
+}
+
+static void add(struct ckpt_tensors *t, const char *prefix, const struct param *p, float *data,
+                bool owned)
+{
+    struct ckpt_tensor *x = &t->item[t->count++];
+    *x = (struct ckpt_tensor){.rows = p->rows,
+                              .cols = p->cols,
+                              .is_vector = p->is_vector,
+                              .owned = owned,
+                              .count = p->count,
+                              .data = data};
+    snprintf(x->name, sizeof x->name, "%s%s", prefix, p->name);
+    *(p->expert >= 0 ? &t->expert_count : &t->dense_count) += 1;
+}
+
+void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
+                       const struct router *routers, size_t router_count, const struct mesh *mesh)
+{
+    *t = (struct ckpt_tensors){0};
+    t->item = mem_alloc_array(3 * optim->count + router_count, sizeof *t->item);
+    bool *owned = mem_alloc_array(optim->count, sizeof *owned);
+    deal_kind(optim, false, mesh_batch_ways(mesh), mesh_batch_index(mesh), owned);
+    deal_kind(optim, true, mesh->data, mesh->data_index, owned);
+    for (size_t i = 0; i < optim->count; i++) {
+        const struct param *p = &optim->params[i];
+        add(t, "", p, p->weight, owned[i]);
+        add(t, "optimizer.m.", p, optim->m[i], owned[i]);
+        add(t, "optimizer.v.", p, optim->v[i], owned[i]);
+    }
+    free(owned);
+    for (size_t i = 0; i < router_count; i++) {
+        const struct router *r = &routers[i];
+        struct ckpt_tensor *x = &t->item[t->count++];
+        *x = (struct ckpt_tensor){.rows = r->experts,
+                                  .cols = 1,
+                                  .is_vector = true,
+                                  .owned = mesh_batch_index(mesh) == 0,
+                                  .host = true,
+                                  .count = r->experts,
+                                  .data = r->bias};
+        snprintf(x->name, sizeof x->name, "%s", r->name);
+        t->dense_count++;
+    }
+}
+
+void ckpt_tensors_fini(struct ckpt_tensors *t)
+{
+    free(t->item);
+    *t = (struct ckpt_tensors){0};
+}

@@ -1,0 +1,42 @@
+/* The tensors of a checkpoint as this rank sees them: for every parameter X held here the FP32
+ * master weight X and the moments optimizer.m.X and optimizer.v.X, and the routers' selection
+ * biases. Each tensor of the model is written by exactly one rank. */
+#ifndef TRAINER_CKPT_TENSORS_H
+#define TRAINER_CKPT_TENSORS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trainer/mesh.h"
+#include "trainer/model.h"
+#include "trainer/optim.h"
+
+struct ckpt_tensor {
+    char name[160];
+    uint32_t rows, cols;
+    bool is_vector;
+    bool owned; /* this rank writes it */
+    bool host;  /* data is host memory, not the back end's */
+    size_t count;
+    float *data; /* borrowed */
+};
+struct ckpt_tensors {
+    struct ckpt_tensor *item; /* owned */
+    size_t count;
+    size_t dense_count,
+        expert_count; /* of them; an expert's are on the ranks of its data group only */
+};
+
+/* Borrows everything. Deals: a replicated parameter to one of the ranks that share the batch, an
+ * expert's to one of its data group, biggest first to whom has least, so that shards come out
+ * equal. */
+void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
+                       const struct router *routers, size_t router_count, const struct mesh *mesh);
+void ckpt_tensors_fini(struct ckpt_tensors *t);
+
+/* owner[i] in 0..ways-1 for each of n sizes. Pure; the same on every rank that asks with the same
+ * sizes. */
+void ckpt_deal(const size_t *sizes, size_t n, uint32_t ways, uint32_t *owner);
+
+#endif

@@ -1,0 +1,95 @@
+#include "trainer/inspect.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "proto/manifest.h"
+#include "trainer/ckpt_facts.h"
+#include "trainer/safetensors.h"
+
+static void print_tensors(const struct safetensors *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const struct safetensors_tensor *t = &s->tensors[i];
+        printf("  %-72s %-5s [", t->name, t->dtype);
+        for (uint32_t d = 0; d < t->dimensions; d++) {
+            printf("%s%" PRIu64, d > 0 ? ", " : "", t->shape[d]);
+        }
+        printf("] %" PRIu64 " bytes\n", t->end - t->begin);
+    }
+}
+
+static int inspect_file(const char *path, struct err *err)
+{
+    struct safetensors s;
+    TRY(safetensors_open(&s, path, err));
+    printf("%s: %zu tensors, %" PRIu64 " bytes\n", path, s.count, s.file_bytes);
+    print_tensors(&s);
+    printf("  metadata %s\n", s.metadata);
+    safetensors_close(&s);
+    return 0;
+}
+
+static int inspect_manifest(const struct manifest *m, const char *dir, struct err *err)
+{
+    struct ckpt_facts f;
+    TRY(ckpt_facts_parse(&f, m->layout, dir, err));
+    printf("%s\n", dir);
+    printf("  job %" PRIu64 ", epoch %" PRIu64 ", step %" PRIu64 ", %" PRIu64
+           " tokens, data position %" PRIu64 "\n",
+           m->job, m->epoch, f.step, f.tokens, f.position);
+    printf("  %s, seed %" PRIu64
+           ", sequence length %u, global batch %u, mesh pipeline %u x expert %u x data %u\n",
+           f.precision, f.seed, f.sequence_length, f.global_batch, f.pipeline, f.expert, f.data);
+    printf("  model sha256 %s\n  spec sha256 %s\n", f.model_sha256, f.spec_sha256);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->world_size; i++) {
+        bytes += m->shards[i].bytes;
+    }
+    printf("  %u shards, %" PRIu64 " bytes\n", m->world_size, bytes);
+    for (uint32_t i = 0; i < m->world_size; i++) {
+        const struct manifest_shard *shard = &m->shards[i];
+        char path[PATH_MAX + 256];
+        printf("  rank %u, xxh3 %s, sha256 %s\n", shard->rank, shard->xxh3, shard->sha256);
+        snprintf(path, sizeof path, "%s/%s", dir, shard->file);
+        TRY(inspect_file(path, err));
+    }
+    return 0;
+}
+
+int inspect(const char *path, bool verify, struct err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return err_set_errno(err, "cannot open %s", path);
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        return verify ? err_set(err, ERR_USAGE,
+                                "%s is one file: --verify needs the checkpoint's folder, where the "
+                                "digests are",
+                                path)
+                      : inspect_file(path, err);
+    }
+    struct manifest m = {0};
+    int rc = manifest_read(&m, path, err);
+    if (rc == ERR_NOT_FOUND) {
+        rc = err_set(err, ERR_CORRUPT,
+                     "%s has no %s: it was never committed, or it is no checkpoint", path,
+                     MANIFEST_FILE);
+    }
+    if (rc == 0 && verify) {
+        rc = manifest_verify(&m, path, 1, err);
+    }
+    if (rc == 0) {
+        rc = inspect_manifest(&m, path, err);
+    }
+    if (rc == 0 && verify) {
+        printf("verified: all %u shards have their sizes and digests\n", m.world_size);
+    }
+    manifest_fini(&m);
+    return rc;
+}

@@ -1,0 +1,13 @@
+/* `dstrain inspect`: what is in a checkpoint folder or a safetensors file. */
+#ifndef TRAINER_INSPECT_H
+#define TRAINER_INSPECT_H
+
+#include <stdbool.h>
+
+#include "lib/err.h"
+
+/* Prints to stdout. verify: also reads every shard and checks size and both digests against the
+ * manifest. */
+int inspect(const char *path, bool verify, struct err *err);
+
+#endif

@@ -1,0 +1,260 @@
+/* dstrain: command line -> one of its sub-commands -> exit status. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "trainer/inspect.h"
+#include "trainer/pack.h"
+#include "trainer/run.h"
+#include "trainer/tokenizer_bytes.h"
+
+static const char help[] =
+    "dstrain: trains DeepSeek-V3-shaped models.\n"
+    "\n"
+    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
+    "  dstrain pack FILE... -o PREFIX [--tokenizer bytes] [--split-valid SHARE] [--document-bytes "
+    "N]\n"
+    "  dstrain inspect CKPT [--verify]\n"
+    "\n"
+    "`dstrain COMMAND --help` explains one command.\n"
+    "\n"
+    "Exit status: 0 done; 64-78 wrong use, configuration or data; 75 transient; 80 stopped and "
+    "saved;\n"
+    "82 loss not finite; 83 checkpoint damaged; 84 another attempt took over; 85 lost a peer;\n"
+    "86 storage.\n";
+
+static const char help_run[] =
+    "dstrain run SPEC [options]: trains the job of a job file (the `train:` section).\n"
+    "\n"
+    "Started by a worker (DS_REPORT_SOCKET is set) it is one rank. Started by you it runs all "
+    "ranks on\n"
+    "this machine; no coordinator is needed. Ctrl-C finishes the step, saves, and leaves.\n"
+    "\n"
+    "  --ranks N            ranks to start; default: as few as `parallel:` needs. Ranks beyond "
+    "pipeline x\n"
+    "                       expert share the batch (data parallel)\n"
+    "  --out DIR            checkpoints, metrics.jsonl, TensorBoard events (tb/); default "
+    "runs/NAME\n"
+    "  --resume auto|CKPT   go on from the newest whole checkpoint in DIR (from the start when "
+    "there is\n"
+    "                       none), or from this one; any number of ranks may go on\n"
+    "  --set KEY=VALUE      override a value of the job file: --set train.steps=10 (repeatable)\n"
+    "\n"
+    "Prints one line a step: step= tokens= loss= mtp_loss= balance_maxvio= grad_norm= lr= tok_s=\n"
+    "step_ms= and, when it validated, valid_loss= (losses in nats a token).\n";
+
+static const char help_pack[] =
+    "dstrain pack FILE... -o PREFIX [options]: text into PREFIX.bin and PREFIX.idx, the corpus "
+    "that\n"
+    "train.data names (Megatron-LM's indexed format). Gzipped files are unpacked on the way.\n"
+    "\n"
+    "  -o PREFIX            where to write\n"
+    "  --tokenizer bytes    a byte is a token (ids 0-255), and 256 ends a document: the model "
+    "needs\n"
+    "                       vocab_size 257 or more. The only one so far, and the default\n"
+    "  --split-valid SHARE  keeps this share of the text (0.05) apart, spread evenly over it, as "
+    "the\n"
+    "                       validation corpus PREFIX-valid\n"
+    "  --document-bytes N   a file is one document; a longer one is cut at the first blank line "
+    "after N\n"
+    "                       bytes; default 16384, 0 never\n";
+
+static const char help_inspect[] = "dstrain inspect CKPT [--verify]: what is in a checkpoint "
+                                   "folder (or one .safetensors file): where\n"
+                                   "the run stood, what it was made with, shards, tensors, sizes.\n"
+                                   "\n"
+                                   "  --verify             also reads every shard and checks its "
+                                   "size and digests against the manifest\n";
+
+static int complain(const struct err *err, int status)
+{
+    fprintf(stderr, "dstrain: %s\n", err->text);
+    return status;
+}
+
+static int usage(const char *command, const char *what)
+{
+    fprintf(stderr, "dstrain: %s (see dstrain %s%s--help)\n", what, command,
+            command[0] != 0 ? " " : "");
+    return 64;
+}
+
+static bool parse_u64(const char *text, uint64_t max, uint64_t *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != 0 || text[0] == '-' || v > max) {
+        return false;
+    }
+    *value = v;
+    return true;
+}
+
+static int main_run(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
+        {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},         {0}};
+    const char **set = mem_alloc_array((size_t)argc, sizeof *set);
+    struct run_options run = {.set = set};
+    uint64_t ranks = 0;
+    int c;
+    while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'r':
+            if (!parse_u64(optarg, 1024, &ranks) || ranks == 0) {
+                return usage("run", "--ranks wants a number from 1 to 1024");
+            }
+            run.ranks = (uint32_t)ranks;
+            break;
+        case 'o':
+            run.out = optarg;
+            break;
+        case 'R':
+            run.resume = optarg;
+            break;
+        case 's':
+            set[run.set_count++] = optarg;
+            break;
+        case 'h':
+            fputs(help_run, stdout);
+            return 0;
+        default:
+            return usage("run", "wrong option");
+        }
+    }
+    if (optind != argc - 1) {
+        return usage("run",
+                     optind >= argc ? "run wants a job file" : "run wants one job file only");
+    }
+    run.spec_path = argv[optind];
+    struct err err = {0};
+    int status = 0;
+    int rc;
+    if (run_is_rank()) {
+        rc = run_rank(&run, &err);
+        status = run_exit_status(rc);
+    } else {
+        rc = launch(&run, &status, &err);
+    }
+    free(set);
+    return rc == 0 ? 0 : complain(&err, status);
+}
+
+static int main_pack(int argc, char **argv)
+{
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"tokenizer", required_argument, NULL, 't'},
+                                            {"split-valid", required_argument, NULL, 'v'},
+                                            {"document-bytes", required_argument, NULL, 'd'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    struct pack_options pack = {.document_bytes = PACK_DOCUMENT_BYTES};
+    char *end;
+    int c;
+    while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'o':
+            pack.prefix = optarg;
+            break;
+        case 't':
+            if (strcmp(optarg, "bytes") != 0) {
+                return usage("pack", "--tokenizer: only bytes is there so far");
+            }
+            break;
+        case 'v':
+            pack.valid_share = strtod(optarg, &end);
+            if (end == optarg || *end != 0 || !(pack.valid_share > 0 && pack.valid_share < 1)) {
+                return usage("pack", "--split-valid wants a share between 0 and 1");
+            }
+            break;
+        case 'd':
+            if (!parse_u64(optarg, (uint64_t)1 << 28, &pack.document_bytes)) {
+                return usage("pack", "--document-bytes wants a number of bytes up to 2^28");
+            }
+            break;
+        case 'h':
+            fputs(help_pack, stdout);
+            return 0;
+        default:
+            return usage("pack", "wrong option");
+        }
+    }
+    if (pack.prefix == NULL || optind == argc) {
+        return usage("pack", "pack wants input files and -o PREFIX");
+    }
+    pack.inputs = (const char *const *)argv + optind;
+    pack.input_count = (size_t)(argc - optind);
+    struct pack_counts train;
+    struct pack_counts valid;
+    struct err err = {0};
+    int rc = pack_run(&pack, &train, &valid, &err);
+    if (rc != 0) {
+        return complain(&err, run_exit_status(rc));
+    }
+    printf("%s: %llu tokens in %llu documents, vocabulary %d\n", pack.prefix,
+           (unsigned long long)train.tokens, (unsigned long long)train.documents,
+           TOKENIZER_BYTES_VOCAB);
+    if (pack.valid_share > 0) {
+        printf("%s-valid: %llu tokens in %llu documents\n", pack.prefix,
+               (unsigned long long)valid.tokens, (unsigned long long)valid.documents);
+    }
+    return 0;
+}
+
+static int main_inspect(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"verify", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}, {0}};
+    bool verify = false;
+    int c;
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case 'v':
+            verify = true;
+            break;
+        case 'h':
+            fputs(help_inspect, stdout);
+            return 0;
+        default:
+            return usage("inspect", "wrong option");
+        }
+    }
+    if (optind != argc - 1) {
+        return usage("inspect", "inspect wants one checkpoint folder or .safetensors file");
+    }
+    struct err err = {0};
+    int rc = inspect(argv[optind], verify, &err);
+    return rc == 0 ? 0 : complain(&err, run_exit_status(rc));
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*main)(int argc, char **argv);
+    } commands[] = {{"run", main_run}, {"pack", main_pack}, {"inspect", main_inspect}};
+    log_init("dstrain", LOG_INFO);
+    if (argc < 2) {
+        fputs(help, stderr);
+        return 64;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        fputs(help, stdout);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            return commands[i].main(argc - 1, argv + 1);
+        }
+    }
+    return usage("", "no such command");
+}

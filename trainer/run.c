@@ -1,0 +1,245 @@
+#include "trainer/run.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "proto/reporter.h"
+#include "trainer/comm.h"
+#include "trainer/mesh.h"
+#include "trainer/op.h"
+#include "trainer/spec_file.h"
+#include "trainer/train.h"
+
+#define COMM_TIMEOUT_MS                                                                            \
+    600000 /* a peer may legitimately be this late: a slow disk, a busy machine */
+#define DRAIN_MS 5000
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int sig)
+{
+    stop_signal = sig;
+}
+
+int run_is_rank(void)
+{
+    return getenv("DS_REPORT_SOCKET") != NULL;
+}
+
+int run_exit_status(int code)
+{
+    switch (code) {
+    case ERR_FAILED:
+    case ERR_CONFLICT:
+    case ERR_EXISTS:
+        return 70; /* EX_SOFTWARE */
+    case ERR_USAGE:
+        return 64;
+    case ERR_DENIED:
+        return 77;
+    case ERR_NOT_FOUND:
+        return 66;
+    case ERR_INVALID:
+    case ERR_TOO_LARGE:
+        return 78;
+    case ERR_IO:
+        return 86;
+    case ERR_UNREACHABLE:
+    case ERR_TIMEOUT:
+    case ERR_PARTLY:
+        return 75;
+    default:
+        return err_exit_status(code);
+    }
+}
+
+/* ---- what the worker tells a rank */
+
+struct place {
+    uint64_t job, epoch;
+    uint32_t rank, world;
+    uint64_t threads;
+    const char *socket, *ckpt_dir, *run_dir, *resume_dir, *master_addr;
+};
+
+static int env_number(const char *name, uint64_t max, uint64_t *value, struct err *err)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    errno = 0;
+    *value = text != NULL ? strtoull(text, &end, 10) : 0;
+    if (text == NULL || end == text || *end != 0 || errno != 0 || text[0] == '-' || *value > max) {
+        return err_set(err, ERR_USAGE,
+                       "environment: %s is '%s', expected a number up to %" PRIu64
+                       " (a worker sets it; without one unset DS_REPORT_SOCKET)",
+                       name, text != NULL ? text : "", max);
+    }
+    return 0;
+}
+
+static int read_place(struct place *p, struct err *err)
+{
+    uint64_t rank;
+    uint64_t world;
+    TRY(env_number("DS_JOB_ID", INT64_MAX, &p->job, err));
+    TRY(env_number("DS_EPOCH", INT64_MAX, &p->epoch, err));
+    TRY(env_number("WORLD_SIZE", UINT32_MAX, &world, err));
+    TRY(env_number("RANK", UINT32_MAX, &rank, err));
+    p->rank = (uint32_t)rank;
+    p->world = (uint32_t)world;
+    /* One unless told otherwise, whatever the machine has: results are reproducible for one number
+     * of threads. */
+    p->threads = 1;
+    if (getenv("OMP_NUM_THREADS") != NULL) {
+        TRY(env_number("OMP_NUM_THREADS", 1024, &p->threads, err));
+        p->threads = p->threads > 0 ? p->threads : 1;
+    }
+    p->socket = getenv("DS_REPORT_SOCKET");
+    p->ckpt_dir = getenv("DS_CHECKPOINT_DIR");
+    p->run_dir = getenv("DS_RUN_DIR");
+    p->resume_dir = getenv("DS_RESUME_PATH");
+    p->master_addr = getenv("MASTER_ADDR");
+    if (p->ckpt_dir == NULL) {
+        return err_set(err, ERR_USAGE, "environment: DS_CHECKPOINT_DIR is not set");
+    }
+    if (p->resume_dir != NULL && p->resume_dir[0] == 0) {
+        p->resume_dir = NULL;
+    }
+    return 0;
+}
+
+/* The address under which this machine is reached from where rank 0 is: the one that a packet to
+ * MASTER_ADDR would leave from. */
+static void local_address(const char *master_addr, char text[INET6_ADDRSTRLEN])
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
+    struct addrinfo *info = NULL;
+    snprintf(text, INET6_ADDRSTRLEN, "127.0.0.1");
+    if (master_addr == NULL || getaddrinfo(master_addr, "9", &hints, &info) != 0) {
+        return;
+    }
+    int fd = socket(info->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_storage self;
+    socklen_t bytes = sizeof self;
+    if (fd >= 0 && connect(fd, info->ai_addr, info->ai_addrlen) == 0 &&
+        getsockname(fd, (struct sockaddr *)&self, &bytes) == 0) {
+        getnameinfo((struct sockaddr *)&self, bytes, text, INET6_ADDRSTRLEN, NULL, 0,
+                    NI_NUMERICHOST);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    freeaddrinfo(info);
+}
+
+/* ---- the groups of ranks */
+
+static int store_set(void *ctx, const char *key, const void *value, size_t len, struct err *err)
+{
+    return reporter_store_set(ctx, key, value, len, err);
+}
+
+static int store_get(void *ctx, const char *key, int64_t timeout_ms, void **value, size_t *len,
+                     struct err *err)
+{
+    return reporter_store_get(ctx, key, timeout_ms, value, len, err);
+}
+
+static int create_group(struct comm **c, const struct comm_store *store, const char *name,
+                        uint32_t which, uint32_t rank, uint32_t size, const char *address,
+                        struct err *err)
+{
+    char prefix[32];
+    if (size == 1) {
+        *c = comm_self_create();
+        return 0;
+    }
+    snprintf(prefix, sizeof prefix, "%s%u", name, which);
+    return comm_gloo_create(c, store, prefix, rank, size, address, COMM_TIMEOUT_MS, err);
+}
+
+static int create_groups(struct train_options *t, const struct mesh *m,
+                         const struct comm_store *store, const char *address, struct err *err)
+{
+    TRY(create_group(&t->batch, store, "batch", 0, mesh_batch_index(m), mesh_batch_ways(m), address,
+                     err));
+    TRY(create_group(&t->expert, store, "expert", m->data_index, m->expert_index, m->expert,
+                     address, err));
+    return create_group(&t->data, store, "data", m->expert_index, m->data_index, m->data, address,
+                        err);
+}
+
+/* ---- */
+
+static void catch_signals(void)
+{
+    const struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static int train_here(const struct place *place, struct jobspec *spec, struct model_config *config,
+                      const char *resume_dir, struct err *err)
+{
+    struct mesh mesh;
+    struct reporter *reporter = NULL;
+    char address[INET6_ADDRSTRLEN];
+    TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
+    TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
+    char *tb_dir =
+        place->run_dir != NULL && place->rank == 0 ? mem_printf("%s/tb", place->run_dir) : NULL;
+    struct train_options options = {
+        .spec = spec,
+        .config = config,
+        .mesh = &mesh,
+        .op = op_cpu((int)place->threads),
+        .ckpt_dir = place->ckpt_dir,
+        .resume_dir = resume_dir,
+        .tb_dir = tb_dir,
+        .reporter = reporter,
+        .epoch = place->epoch,
+        .threads = (uint32_t)place->threads,
+        .stop = &stop_signal,
+    };
+    const struct comm_store store = {reporter, store_set, store_get};
+    local_address(place->master_addr, address);
+    int rc = create_groups(&options, &mesh, &store, address, err);
+    if (rc == 0) {
+        rc = train_run(&options, err);
+    }
+    comm_destroy(options.data);
+    comm_destroy(options.expert);
+    comm_destroy(options.batch);
+    reporter_destroy(reporter, DRAIN_MS);
+    free(tb_dir);
+    return rc;
+}
+
+int run_rank(const struct run_options *options, struct err *err)
+{
+    struct place place = {0};
+    struct jobspec spec = {0};
+    struct model_config config;
+    catch_signals();
+    TRY(read_place(&place, err));
+    TRY(spec_file_load(&spec, &config, options->spec_path, options->set, options->set_count, err));
+    const char *resume = options->resume != NULL && strcmp(options->resume, "auto") != 0
+                             ? options->resume
+                             : place.resume_dir;
+    int rc = train_here(&place, &spec, &config, resume, err);
+    jobspec_fini(&spec);
+    return rc;
+}

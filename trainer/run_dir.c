@@ -1,0 +1,191 @@
+#include "trainer/run_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/file.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "proto/manifest.h"
+
+static bool has_manifest(const char *path)
+{
+    char manifest[PATH_MAX + 64];
+    snprintf(manifest, sizeof manifest, "%s/%s", path, MANIFEST_FILE);
+    return access(manifest, F_OK) == 0;
+}
+
+static void add(struct run_dir *d, uint64_t epoch, uint64_t step, const char *path)
+{
+    void *items = d->ckpts;
+    mem_grow(&items, &d->capacity, d->count + 1, sizeof *d->ckpts);
+    d->ckpts = items;
+    d->ckpts[d->count++] = (struct run_ckpt){epoch, step, mem_strdup(path)};
+}
+
+static int oldest_first(const void *a, const void *b)
+{
+    const struct run_ckpt *x = a;
+    const struct run_ckpt *y = b;
+    if (x->epoch != y->epoch) {
+        return x->epoch < y->epoch ? -1 : 1;
+    }
+    return x->step < y->step ? -1 : x->step > y->step;
+}
+
+/* Numbered entries of a folder, `format` such as "e%llu%n"; calls found for each. */
+static void each_numbered(const char *folder, const char *prefix,
+                          void (*found)(void *, uint64_t, const char *), void *ctx)
+{
+    DIR *dir = opendir(folder);
+    if (dir == NULL) {
+        return;
+    }
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        char path[PATH_MAX];
+        char *end = NULL;
+        size_t skip = strlen(prefix);
+        if (strncmp(entry->d_name, prefix, skip) != 0) {
+            continue;
+        }
+        uint64_t number = strtoull(entry->d_name + skip, &end, 10);
+        if (end == entry->d_name + skip || *end != 0 ||
+            snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= (int)sizeof path) {
+            continue;
+        }
+        found(ctx, number, path);
+    }
+    closedir(dir);
+}
+
+struct scan {
+    struct run_dir *d;
+    uint64_t epoch;
+};
+
+static void found_step(void *ctx, uint64_t step, const char *path)
+{
+    struct scan *scan = ctx;
+    if (has_manifest(path)) {
+        add(scan->d, scan->epoch, step, path);
+    }
+}
+
+static void found_epoch(void *ctx, uint64_t epoch, const char *path)
+{
+    struct run_dir *d = ctx;
+    struct scan scan = {d, epoch};
+    d->epoch = epoch >= d->epoch ? epoch + 1 : d->epoch;
+    each_numbered(path, "step-", found_step, &scan);
+}
+
+static int take_lock(struct run_dir *d, struct err *err)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", d->path);
+    d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (d->lock_fd < 0) {
+        return err_set_errno(err, "cannot create %s", path);
+    }
+    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        return errno == EWOULDBLOCK
+                   ? err_set(err, ERR_CONFLICT,
+                             "another run works in %s (give this one its own --out)", d->path)
+                   : err_set_errno(err, "cannot lock %s", path);
+    }
+    return 0;
+}
+
+int run_dir_open(struct run_dir *d, const char *path, struct err *err)
+{
+    char absolute[PATH_MAX];
+    *d = (struct run_dir){.lock_fd = -1, .epoch = 1};
+    TRY(file_mkdirs(path, 0777, err));
+    if (realpath(path, absolute) == NULL || strlen(absolute) > PATH_MAX - 256) {
+        return err_set_errno(err, "cannot use the folder %s", path);
+    }
+    d->path = mem_strdup(absolute);
+    int rc = take_lock(d, err);
+    if (rc != 0) {
+        run_dir_close(d);
+        return rc;
+    }
+    char *root = mem_printf("%s/checkpoints", d->path);
+    each_numbered(root, "e", found_epoch, d);
+    qsort(d->ckpts, d->count, sizeof *d->ckpts, oldest_first);
+    d->ckpt_dir = mem_printf("%s/e%04" PRIu64, root, d->epoch);
+    free(root);
+    return 0;
+}
+
+static void remove_uncommitted(void *ctx, uint64_t step, const char *path)
+{
+    (void)ctx, (void)step;
+    if (!has_manifest(path)) {
+        file_remove_tree(path, NULL);
+    }
+}
+
+void run_dir_close(struct run_dir *d)
+{
+    if (d->path == NULL) {
+        return;
+    }
+    if (d->ckpt_dir != NULL) {
+        each_numbered(d->ckpt_dir, "step-", remove_uncommitted, NULL);
+        rmdir(d->ckpt_dir); /* only when empty */
+    }
+    if (d->lock_fd >= 0) {
+        close(d->lock_fd);
+    }
+    for (size_t i = 0; i < d->count; i++) {
+        free(d->ckpts[i].path);
+    }
+    free(d->ckpts);
+    free(d->ckpt_dir);
+    free(d->path);
+    *d = (struct run_dir){.lock_fd = -1};
+}
+
+const char *run_dir_newest(const struct run_dir *d)
+{
+    for (size_t i = d->count; i-- > 0;) {
+        struct manifest m = {0};
+        struct err why = {0};
+        int rc = manifest_read(&m, d->ckpts[i].path, &why);
+        if (rc == 0) {
+            rc = manifest_verify(&m, d->ckpts[i].path, 0, &why);
+        }
+        manifest_fini(&m);
+        if (rc == 0) {
+            return d->ckpts[i].path;
+        }
+        log_warn("skipping the checkpoint of step %" PRIu64 ": %s", d->ckpts[i].step, why.text);
+    }
+    return NULL;
+}
+
+void run_dir_committed(struct run_dir *d, uint64_t step, uint32_t keep)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/step-%010" PRIu64, d->ckpt_dir, step);
+    add(d, d->epoch, step, path);
+    while (d->count > keep) {
+        struct err why = {0};
+        if (file_remove_tree(d->ckpts[0].path, &why) != 0) {
+            log_warn("%s", why.text);
+        }
+        free(d->ckpts[0].path);
+        memmove(d->ckpts, d->ckpts + 1, --d->count * sizeof *d->ckpts);
+    }
+}

@@ -1,0 +1,422 @@
+/* One step:
+ *     gradients of the micro-batches -> summed over the ranks -> loss, loads and flags summed ->
+ * norm, clipping -> AdamW
+ *     -> router biases -> validation when due -> report -> checkpoint when due
+ * What a rank decides on its own (a signal, the clock, a failed save) travels with the loss as a
+ * flag, so that all ranks act on it after the same step. Everything else is a function of spec,
+ * model, data and the checkpoint: a resumed run repeats the first one bit for bit on the same
+ * layout. */
+#include "trainer/train.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "proto/ds.pb-c.h"
+#include "proto/reporter.h"
+#include "trainer/agree.h"
+#include "trainer/balance.h"
+#include "trainer/ckpt_load.h"
+#include "trainer/ckpt_save.h"
+#include "trainer/feed.h"
+#include "trainer/grad.h"
+#include "trainer/model.h"
+#include "trainer/optim.h"
+#include "trainer/report.h"
+#include "trainer/schedule.h"
+
+#define CKPT_AUTO_MS  300000 /* checkpoint.every: auto */
+#define FLUSH_STEP_MS 1000
+#define FLUSH_STOPPED_MS                                                                           \
+    60000 /* how long a rank that was asked to go waits for its last save to be acknowledged */
+
+struct train {
+    const struct train_options *o;
+    const struct train_spec *spec;
+    struct feed feed;
+    struct model *model;
+    struct param *params;
+    size_t param_count;
+    struct router *routers;
+    size_t router_count;
+    struct optim optim;
+    struct grad_sync grad;
+    struct ckpt_tensors tensors;
+    struct ckpt_saver *saver;
+    struct ckpt_facts at; /* where the run stands */
+    struct report report;
+    int32_t *tokens; /* this rank's sequences of a step, or a micro-batch of validation */
+    int64_t saved_at_ms, step_began_ns;
+    int64_t stall_ms, data_wait_ns;
+};
+
+/* What is summed over the ranks once a step. */
+enum { LOSS, MTP_LOSS, TOKENS, STOP, STALE, SAVE, SAVE_FAILED, SUMS };
+
+/* Sequences of a batch of n that are this rank's: [first, first + count). */
+static void my_share(const struct train *t, uint64_t n, uint64_t *first, uint64_t *count)
+{
+    *count = n / mesh_batch_ways(t->o->mesh);
+    *first = *count * mesh_batch_index(t->o->mesh);
+}
+
+/* ---- before the first step */
+
+static void shard_durable(void *ctx, const struct ckpt_shard *shard)
+{
+    struct train *t = ctx;
+    log_info("step %" PRIu64 ": wrote %s, %" PRIu64 " bytes in %" PRId64 " ms", shard->step,
+             shard->file, shard->bytes, shard->write_ms);
+    if (t->o->reporter == NULL) {
+        return;
+    }
+    Ds__CkptShard part = DS__CKPT_SHARD__INIT;
+    part.rank = shard->rank;
+    part.file = (char *)shard->file;
+    part.bytes = shard->bytes;
+    part.xxh3 = (char *)shard->xxh3;
+    part.sha256 = (char *)shard->sha256;
+    Ds__ShardReport report = DS__SHARD_REPORT__INIT;
+    report.step = shard->step;
+    report.world_size = shard->world;
+    report.shard = &part;
+    report.layout = (char *)shard->layout;
+    reporter_shard(t->o->reporter, &report);
+}
+
+static int create_model(struct train *t, struct err *err)
+{
+    const struct model_options options = {
+        .config = t->o->config,
+        .op = t->o->op,
+        .mesh = t->o->mesh,
+        .expert_comm = t->o->expert,
+        .precision = t->spec->precision,
+        .micro_batch = t->spec->micro_batch,
+        .sequence_length = t->spec->sequence_length,
+        .balance_alpha = t->spec->balance_loss,
+        .mtp_lambda = t->spec->mtp_lambda,
+        .init_std = t->spec->init_std,
+        .seed = t->spec->seed,
+    };
+    TRY(model_create(&t->model, &options, err));
+    t->params = model_params(t->model, &t->param_count);
+    t->routers = model_routers(t->model, &t->router_count);
+    return 0;
+}
+
+static void warn_of_changes(const struct ckpt_facts *was, const struct ckpt_facts *is)
+{
+    if (was->seed != is->seed || was->corpus_tokens != is->corpus_tokens ||
+        was->sequence_length != is->sequence_length) {
+        log_warn("the data order differs from the checkpoint's run: seed %" PRIu64 " -> %" PRIu64
+                 ", corpus %" PRIu64 " -> %" PRIu64 " tokens, sequence_length %u -> %u",
+                 was->seed, is->seed, was->corpus_tokens, is->corpus_tokens, was->sequence_length,
+                 is->sequence_length);
+    }
+    if (strcmp(was->precision, is->precision) != 0) {
+        log_warn("the checkpoint was made in %s, this run is in %s", was->precision, is->precision);
+    }
+    if (was->threads != is->threads) {
+        log_warn("the checkpoint was made with %u threads a rank, this run has %u: results will "
+                 "differ in the last bits",
+                 was->threads, is->threads);
+    }
+    if (strcmp(was->model_sha256, is->model_sha256) != 0) {
+        log_warn("the checkpoint was made with another model file of the same shapes");
+    }
+}
+
+static int load_checkpoint(struct train *t, struct err *err)
+{
+    struct ckpt_facts was;
+    int64_t start = clock_boot_ms();
+    TRY(ckpt_load(t->o->resume_dir, &t->tensors, t->o->op, t->o->batch, t->o->expert, &was, err));
+    if (t->o->mesh->rank == 0) {
+        warn_of_changes(&was, &t->at);
+        log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens, in %" PRId64 " ms",
+                 t->o->resume_dir, was.step, was.tokens, clock_boot_ms() - start);
+    }
+    t->at.step = was.step;
+    t->at.tokens = was.tokens;
+    t->at.position = was.position;
+    return 0;
+}
+
+static int setup(struct train *t, struct err *err)
+{
+    const struct train_options *o = t->o;
+    int rc = feed_open(&t->feed, t->spec, o->config->vocab_size, err);
+    TRY(agree(o->batch, rc, "opening the data", err));
+    rc = create_model(t, err);
+    TRY(agree(o->batch, rc, "creating the model", err));
+    optim_init(&t->optim, o->op, t->params, t->param_count);
+    grad_sync_init(&t->grad, o->op, t->params, t->param_count, o->batch, o->data, o->expert, 0);
+    ckpt_tensors_init(&t->tensors, &t->optim, t->routers, t->router_count, o->mesh);
+    t->saver = ckpt_saver_create(&t->tensors, o->op, o->ckpt_dir, o->mesh->rank, o->mesh->world,
+                                 shard_durable, t);
+    uint64_t first;
+    uint64_t count;
+    my_share(t, t->spec->global_batch, &first, &count);
+    t->tokens = mem_alloc_array((size_t)count * (t->spec->sequence_length + 1), sizeof *t->tokens);
+    ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train.tokens);
+    if (o->resume_dir != NULL) {
+        TRY(load_checkpoint(t, err));
+    } else {
+        model_init(t->model);
+    }
+    model_refresh(t->model);
+    rc = report_init(&t->report, o->mesh->rank == 0, o->reporter, o->epoch, t->spec->steps,
+                     o->tb_dir, t->at.step + 1, err);
+    TRY(agree(o->batch, rc, "opening the event files", err));
+    if (o->mesh->rank == 0) {
+        log_info("%s, %zu tensors here, %.1f MiB a rank, mesh pipeline %u x expert %u x data %u, "
+                 "back end %s",
+                 o->spec->name, t->param_count, (double)model_bytes(t->model) / (1 << 20),
+                 o->mesh->pipeline, o->mesh->expert, o->mesh->data, o->op->name);
+    }
+    return 0;
+}
+
+static void teardown(struct train *t)
+{
+    report_fini(&t->report);
+    ckpt_saver_destroy(t->saver);
+    ckpt_tensors_fini(&t->tensors);
+    grad_sync_fini(&t->grad);
+    optim_fini(&t->optim);
+    model_destroy(t->model);
+    feed_close(&t->feed);
+    free(t->tokens);
+}
+
+/* ---- a step */
+
+static int accumulate_gradients(struct train *t, struct model_losses *sums, struct err *err)
+{
+    uint64_t first;
+    uint64_t count;
+    my_share(t, t->spec->global_batch, &first, &count);
+    double targets = (double)t->spec->global_batch * t->spec->sequence_length;
+    size_t width = (size_t)t->spec->sequence_length + 1;
+    int64_t start = clock_boot_ns();
+    int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
+    TRY(agree(t->o->batch, rc, "reading the data", err));
+    t->data_wait_ns += clock_boot_ns() - start;
+    model_zero_grad(t->model);
+    model_router_reset(t->model);
+    for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
+        TRY(model_train(t->model, t->tokens + done * width, 1.0 / targets, sums, err));
+    }
+    return grad_sync_run(&t->grad, err);
+}
+
+static bool save_is_due(const struct train *t)
+{
+    const struct ckpt_policy *policy = &t->o->spec->checkpoint;
+    if (policy->every_steps > 0) {
+        return (t->at.step + 1) % policy->every_steps == 0;
+    }
+    /* one clock decides for all: rank 0's */
+    int64_t every_ms = policy->every_ms > 0 ? (int64_t)policy->every_ms : CKPT_AUTO_MS;
+    return t->o->mesh->rank == 0 && clock_boot_ms() - t->saved_at_ms >= every_ms;
+}
+
+static int sum_facts(struct train *t, const struct model_losses *mine, double *sums,
+                     struct err *err)
+{
+    bool stop = *t->o->stop != 0;
+    bool stale = false;
+    if (t->o->reporter != NULL) {
+        stop = stop || reporter_stop_requested(t->o->reporter);
+        stale = reporter_is_stale(t->o->reporter);
+    }
+    sums[LOSS] = mine->loss;
+    sums[MTP_LOSS] = mine->mtp_loss;
+    sums[TOKENS] = (double)mine->tokens;
+    sums[STOP] = stop;
+    sums[STALE] = stale;
+    sums[SAVE] = save_is_due(t);
+    sums[SAVE_FAILED] = ckpt_saver_failed(t->saver);
+    TRY(t->o->batch->ops->all_reduce_sum_f64(t->o->batch, sums, SUMS, err));
+    if (sums[STALE] > 0) {
+        return err_set(err, ERR_STALE,
+                       "epoch %" PRIu64 " of this job is over: another attempt runs", t->o->epoch);
+    }
+    if (sums[SAVE_FAILED] > 0) {
+        return agree(t->o->batch, ckpt_saver_failed(t->saver) ? ckpt_saver_wait(t->saver, err) : 0,
+                     "checkpoint", err);
+    }
+    return 0;
+}
+
+static int check_finite(const struct train *t, double losses, double norm, const char *suspect,
+                        struct err *err)
+{
+    if (isfinite(losses) && isfinite(norm)) {
+        return 0;
+    }
+    return err_set(err, ERR_NUMERIC,
+                   "step %" PRIu64 ": summed losses %g, gradient norm %g%s%s: not finite, the step "
+                   "was not applied (a lower lr, or "
+                   "resume from an earlier checkpoint)",
+                   t->at.step + 1, losses, norm,
+                   suspect != NULL ? ", first in the gradient of " : "",
+                   suspect != NULL ? suspect : "");
+}
+
+/* From the data to updated weights. */
+static int optimise(struct train *t, struct report_step *out, double *sums, struct err *err)
+{
+    const struct train_options *o = t->o;
+    struct model_losses mine = {0};
+    const char *suspect;
+    uint64_t step = t->at.step + 1;
+    TRY(accumulate_gradients(t, &mine, err));
+    TRY(sum_facts(t, &mine, sums, err));
+    TRY(balance_sum_loads(t->routers, t->router_count, o->batch, err));
+    TRY(grad_norm(&t->grad, &out->grad_norm, &suspect, err));
+    out->loss = sums[LOSS] / sums[TOKENS];
+    out->mtp_loss = o->config->num_nextn_predict_layers > 0 ? sums[MTP_LOSS] / sums[TOKENS] : NAN;
+    TRY(check_finite(t, sums[LOSS] + sums[MTP_LOSS], out->grad_norm, suspect, err));
+    double clip = t->spec->optimizer.grad_clip;
+    double scale = clip > 0 && out->grad_norm > clip ? clip / out->grad_norm : 1.0;
+    out->lr = schedule_lr(t->spec, step);
+    optim_step(&t->optim, t->spec, step, out->lr, scale);
+    out->balance_maxvio =
+        t->router_count > 0 ? balance_max_violation(t->routers, t->router_count) : NAN;
+    balance_update(t->routers, t->router_count, t->spec->bias_update_speed);
+    model_refresh(t->model);
+    t->at.step = step;
+    t->at.tokens += (uint64_t)sums[TOKENS];
+    t->at.position += t->spec->global_batch;
+    out->step = step;
+    out->tokens = t->at.tokens;
+    return 0;
+}
+
+static int validate(struct train *t, double *loss, struct err *err)
+{
+    uint64_t n = (uint64_t)t->spec->valid_batches * t->spec->global_batch;
+    uint64_t first;
+    uint64_t count;
+    my_share(t, n, &first, &count);
+    struct model_losses mine = {0};
+    for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
+        TRY(feed_valid(&t->feed, first + done, t->spec->micro_batch, n, t->tokens, err));
+        TRY(model_eval(t->model, t->tokens, false, &mine, err));
+    }
+    double sums[2] = {mine.loss, (double)mine.tokens};
+    TRY(t->o->batch->ops->all_reduce_sum_f64(t->o->batch, sums, 2, err));
+    *loss = sums[0] / sums[1];
+    return 0;
+}
+
+/* Known beforehand: the first step shows where the run starts, the last where it ends. */
+static bool validation_is_due(const struct train *t)
+{
+    uint64_t every = t->spec->valid_every;
+    uint64_t step = t->at.step;
+    return t->feed.has_valid && every > 0 &&
+           (step == 1 || step == t->spec->steps || step % every == 0);
+}
+
+static int save(struct train *t, struct err *err)
+{
+    int64_t start = clock_boot_ms();
+    int rc = ckpt_save(t->saver, &t->at, err);
+    t->saved_at_ms = clock_boot_ms();
+    t->stall_ms += t->saved_at_ms - start;
+    return rc;
+}
+
+static void finish_report(struct train *t, struct report_step *out)
+{
+    int64_t now = clock_boot_ns();
+    out->step_ms = (now - t->step_began_ns) / 1000000;
+    double seconds = (double)(now - t->step_began_ns) / 1e9;
+    out->tokens_per_s = (double)t->spec->global_batch * t->spec->sequence_length / seconds;
+    out->ckpt_stall_ms = t->stall_ms;
+    out->data_wait_ms = t->data_wait_ns / 1000000;
+    report_step(&t->report, out);
+    t->step_began_ns = now;
+    t->stall_ms = 0;
+    t->data_wait_ns = 0;
+}
+
+/* ---- the run */
+
+/* Every rank's last save is written and acknowledged, or all fail alike. */
+static int finish_saves(struct train *t, struct err *err)
+{
+    int rc = ckpt_saver_wait(t->saver, err);
+    TRY(agree(t->o->batch, rc, "checkpoint", err));
+    if (t->o->reporter == NULL) {
+        return 0;
+    }
+    for (int64_t deadline = 0;;) {
+        rc = reporter_flush(t->o->reporter, FLUSH_STEP_MS, err);
+        if (rc != ERR_TIMEOUT) {
+            return rc;
+        }
+        bool leaving = *t->o->stop != 0 || reporter_stop_requested(t->o->reporter);
+        if (leaving && deadline == 0) {
+            deadline = clock_boot_ms() + FLUSH_STOPPED_MS;
+        }
+        if (leaving && clock_boot_ms() >= deadline) {
+            return err_set(err, ERR_AGAIN,
+                           "the checkpoint of step %" PRIu64
+                           " is written, but the coordinator did not "
+                           "acknowledge it in time",
+                           t->at.step);
+        }
+    }
+}
+
+static int loop(struct train *t, struct err *err)
+{
+    if (t->at.step >= t->spec->steps) {
+        log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
+        return 0;
+    }
+    t->saved_at_ms = clock_boot_ms();
+    t->step_began_ns = clock_boot_ns();
+    for (;;) {
+        double sums[SUMS] = {0};
+        struct report_step out = {.valid_loss = NAN};
+        TRY(optimise(t, &out, sums, err));
+        if (validation_is_due(t)) {
+            TRY(validate(t, &out.valid_loss, err));
+        }
+        bool last = t->at.step == t->spec->steps;
+        bool stop = sums[STOP] > 0 && !last;
+        if (sums[SAVE] > 0 || last || stop) {
+            int rc = save(t, err);
+            TRY(agree(t->o->batch, rc, "checkpoint", err));
+        }
+        finish_report(t, &out);
+        if (last || stop) {
+            TRY(finish_saves(t, err));
+            return last ? 0
+                        : err_set(err, ERR_PREEMPTED,
+                                  "asked to stop: saved at step %" PRIu64 " and left", t->at.step);
+        }
+    }
+}
+
+int train_run(const struct train_options *options, struct err *err)
+{
+    struct train t = {.o = options, .spec = &options->spec->train};
+    assert(options->mesh->pipeline == 1);
+    int rc = setup(&t, err);
+    if (rc == 0) {
+        rc = loop(&t, err);
+    }
+    teardown(&t);
+    return rc;
+}
