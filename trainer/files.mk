@@ -36,3 +36,36 @@ TRAINER_TESTS += tests/unit/trainer/test_sampler.c
 TRAINER_TESTS += tests/unit/trainer/test_schedule.c
 TRAINER_TESTS += tests/unit/trainer/test_safetensors.c
 TRAINER_TESTS += tests/unit/trainer/test_tfevents.c
+
+# The model and the CPU back end. Its loops are vectorised: floating-point traps and errno, which nobody reads, would forbid that.
+TRAINER_SRC += trainer/rng.c
+TRAINER_SRC += trainer/route.c
+TRAINER_SRC += trainer/rope.c
+TRAINER_SRC += trainer/param.c
+TRAINER_SRC += trainer/model.c
+TRAINER_SRC += trainer/model_check.c
+TRAINER_SRC += trainer/layer_linear.c
+TRAINER_SRC += trainer/layer_mla.c
+TRAINER_SRC += trainer/layer_ffn.c
+TRAINER_SRC += trainer/layer_moe.c
+TRAINER_SRC += trainer/layer_block.c
+TRAINER_SRC += trainer/layer_head.c
+TRAINER_SRC += trainer/layer_mtp.c
+TRAINER_SRC += trainer/cpu/cpu.c
+TRAINER_SRC += trainer/cpu/blas.c
+TRAINER_SRC += trainer/cpu/pool.c
+TRAINER_SRC += trainer/cpu/linear.c
+TRAINER_SRC += trainer/cpu/attention.c
+TRAINER_SRC += trainer/cpu/router.c
+TRAINER_SRC += trainer/cpu/kernels.c
+TRAINER_SRC += trainer/cpu/kernels_base.c
+FLAGS_LOOPS = $(if $(filter release,$(FLAVOUR)),-O3) -fno-math-errno -fno-trapping-math
+FLAGS_trainer/cpu/kernels_base.c := $(FLAGS_LOOPS)
+ifneq ($(filter x86_64-%,$(shell $(CC) -dumpmachine)),)
+TRAINER_SRC += trainer/cpu/kernels_avx2.c
+TRAINER_SRC += trainer/cpu/kernels_avx512.c
+FLAGS_trainer/cpu/kernels_avx2.c := $(FLAGS_LOOPS) -mavx2
+FLAGS_trainer/cpu/kernels_avx512.c := $(FLAGS_LOOPS) -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl -mprefer-vector-width=512
+endif
+
+TRAINER_TESTS += tests/unit/trainer/test_model.c

@@ -40,6 +40,13 @@ struct param {
     bool quantised; /* a Linear of the FP8 recipe */
     int32_t expert; /* global expert id, or -1: replicated over the dense group */
 };
+/* All parameters replicated over the dense group, or all of this rank's experts, as one array each
+ * of weights and gradients: the tensors of the table lie in it, some with a few unused zeros
+ * between them. For reductions and the optimiser. */
+struct param_range {
+    float *weight, *grad;
+    size_t count;
+};
 /* One MoE layer's balancing state. */
 struct router {
     char name[128]; /* model.layers.N.mlp.gate.e_score_correction_bias */
@@ -59,9 +66,11 @@ struct model;
 int model_create(struct model **model, const struct model_options *options, struct err *err);
 void model_destroy(struct model *model);
 struct param *model_params(struct model *model, size_t *count);
+struct param_range model_param_range(struct model *model, bool experts);
 struct router *model_routers(struct model *model, size_t *count);
 void model_router_reset(struct model *model);
-size_t model_bytes(const struct model *model); /* what create allocated */
+size_t model_bytes(const struct model *model); /* what create set aside; what is never touched takes
+                                                  no memory on the CPU */
 
 /* Weights as a pure function of (seed, tensor name, element): the same for every layout. Norms are
  * 1, matrices normal(0, init_std). */

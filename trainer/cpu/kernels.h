@@ -1,0 +1,108 @@
+/* The vectorised loops of the CPU back end. One source (kernels_base.c) is compiled once for each
+ * instruction set and the best one the machine has is chosen at run time; all give the same bits. A
+ * kernel does items [first, last) of the work that its arguments describe, so that a caller can
+ * share it out among threads. */
+#ifndef TRAINER_CPU_KERNELS_H
+#define TRAINER_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trainer/op.h"
+
+typedef void kernel(const void *args, size_t first, size_t last);
+
+struct quantise_args {
+    struct mat x, y;
+};
+struct add_args {
+    struct mat x, y, out;
+};
+struct norm_args {
+    struct mat x, y;
+    const float *w;
+    float *rstd, eps;
+};
+struct norm_backward_args {
+    struct mat x, dy, dx;
+    const float *w, *rstd;
+    float *dw, alpha;
+    bool add;
+};
+struct rope_args {
+    struct op_heads x;
+    size_t seq, heads, dim;
+    const float *table;
+    bool inverse;
+};
+struct keys_args {
+    struct op_heads nope, k;
+    size_t nope_dim, heads;
+    struct mat shared;
+};
+struct swiglu_args {
+    struct mat gu, out, dout, dgu;
+};
+struct combine_args {
+    struct mat y, out; /* backward: out is dout */
+    const uint32_t *place;
+    const float *weight;
+    size_t top_k;
+    struct mat dy;
+    float *dweight;
+};
+struct loss_args {
+    struct mat logits;
+    const int32_t *target;
+    float scale, *loss;
+};
+struct adamw_args {
+    float *weight, *m, *v;
+    const float *grad;
+    float grad_scale, lr, beta1, beta2, eps, weight_decay, correction1, correction2;
+};
+struct embed_args {
+    const int32_t *token;
+    struct mat dy;
+    float alpha, *table;
+};
+/* A block of attention scores: row i belongs to query first_key + i and may look at keys [0,
+ * first_key + i]. */
+struct scores_args {
+    struct mat s, ds; /* [queries, keys] */
+    size_t first_key;
+    float *lse;         /* of the queries: written by softmax, read by probabilities */
+    const float *delta; /* of the queries: dout . out */
+    float scale;
+    bool bf16;
+};
+
+struct kernels {
+    const char *name;
+    bool (*available)(void);
+    /* items are rows */
+    kernel *bf16, *fp8_row, *add, *norm, *norm_dx, *rope, *keys, *keys_backward, *swiglu,
+        *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
+    kernel *softmax, *probabilities, *score_gradient;
+    /* items are columns */
+    kernel *fp8_col, *norm_dw, *embed_backward;
+    /* items are blocks of 128 rows */
+    kernel *fp8_block;
+    /* items are elements */
+    kernel *adamw;
+    void (*scale)(float *x, float factor, size_t count);
+    double (*sum_squares)(const float *x, size_t count);
+    double (*sum)(const float *x, size_t count);
+    float (*dot)(const float *x, const float *y, size_t count);
+    void (*fp8_encode)(const float *x, uint8_t *code, size_t count);
+    void (*fp8_decode)(const uint8_t *code, float *x, size_t count);
+    void (*exp)(const float *x, float *y, size_t count);
+};
+
+/* The fastest this machine runs. */
+const struct kernels *kernels_best(void);
+/* Every one compiled in, slowest first; NULL after the last. */
+const struct kernels *kernels_at(size_t index);
+
+#endif

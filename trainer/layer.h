@@ -1,0 +1,192 @@
+/* The layers of the model: what they hold, how they are built, run and differentiated. Inside the
+ * model only.
+ *
+ * A layer is built by x_build, which runs twice (param.h): parameters come from the table, `keep`
+ * memory holds what the backward pass needs, `scratch` memory is shared by layers that do not run
+ * at the same time, `host` memory is for index arithmetic. x_forward writes its output; x_backward
+ * takes the gradient of its output, writes (or adds, where said) that of its input and adds to the
+ * parameters' gradients.
+ *
+ * Gradients of activations are those of the summed loss; ctx.grad_scale comes in where parameter
+ * gradients are accumulated. So what FP8 rounds does not depend on the size of the global batch. */
+#ifndef TRAINER_LAYER_H
+#define TRAINER_LAYER_H
+
+#include "trainer/param.h"
+
+/* A batch of sequences, one row a token. */
+struct shape {
+    size_t batch, seq, rows; /* rows = batch * seq */
+};
+
+struct ctx {
+    const struct op_table *op;
+    const struct model_config *config;
+    enum precision precision;
+    struct comm *comm;   /* the expert group */
+    float grad_scale;    /* of parameter gradients */
+    float balance_scale; /* of the balance loss in the summed loss */
+    double balance;      /* sum of balance losses of this pass, without alpha */
+    bool count_load;
+    float *operand_dy, *operand_x; /* rounded operands of one product */
+    const float *rope;             /* table of positions */
+    float softmax_scale;
+};
+
+struct builder {
+    const struct model_config *config;
+    const struct mesh *mesh;
+    struct params *params;
+    struct arena *keep, *scratch, *host;
+    enum precision precision;
+    const struct op_table *op;
+    struct shape shape;           /* the largest */
+    size_t operand_dy, operand_x; /* floats: the most any product needs */
+};
+
+/* ---- layer_linear.c: the precision recipe */
+
+/* A stored activation: rounded in a BF16 run. */
+void store(const struct ctx *c, struct mat y);
+/* Whether input to l must go through linear_input (else it is its own operand). */
+bool linear_rounds_input(const struct ctx *c, const struct linear *l);
+/* operand = x as l multiplies it in Fprop; in place allowed; nothing to do where x is its own
+ * operand. */
+void linear_input(const struct ctx *c, const struct linear *l, struct mat x, struct mat operand);
+void linear_forward(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                    struct mat x, struct mat y);
+void linear_backward_input(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                           struct mat dy, struct mat dx, bool add);
+/* x: as kept, rounded by linear_input or not. */
+void linear_backward_weight(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                            struct mat dy, struct mat x);
+/* Notes how much operand memory l needs at this many rows. */
+void linear_reserve(struct builder *b, const struct linear *l, size_t rows);
+/* One group of all rows: offset is the caller's two places. */
+struct op_groups one_group(size_t rows, size_t offset[2]);
+
+/* ---- layer_mla.c: multi-head latent attention */
+
+struct mla {
+    struct linear a; /* q_a (or, without compression, q) and kv_a with the shared rotary key */
+    struct linear q_b, kv_b, o;
+    struct vector q_norm, kv_norm;
+    struct mat latent;      /* keep: output of a */
+    struct mat q_in, kv_in; /* keep: normed latents, operands of q_b and kv_b */
+    float *q_rstd, *kv_rstd, *lse;
+    struct mat q, k, kv, out;                             /* keep */
+    struct mat o_in, dout, dq, dk, dkv, dlatent, dnormed; /* scratch */
+    float *attention;
+};
+void mla_build(struct mla *m, struct builder *b, const char *prefix);
+void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat x, struct mat y);
+void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat x, struct mat dy,
+                  struct mat dx);
+
+/* ---- layer_ffn.c: SwiGLU, dense or one per expert */
+
+struct ffn {
+    struct linear gate_up, down;
+    struct mat gu;             /* keep */
+    struct mat act, dact, dgu; /* scratch */
+};
+/* experts 0: one plain FFN named prefix + {gate,up,down}_proj.weight; else prefix + "N." for
+ * experts [first, first + experts). */
+void ffn_build(struct ffn *f, struct builder *b, const char *prefix, size_t rows, uint32_t width,
+               uint32_t first, uint32_t experts);
+void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                 struct mat y);
+void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                  struct mat dy, struct mat dx, bool add);
+
+/* ---- layer_moe.c: routed and shared experts, over the ranks of the expert group */
+
+struct moe {
+    struct op_router spec;
+    struct linear gate;
+    struct ffn routed, shared;
+    bool has_shared;
+    struct router *router;   /* borrowed: bias and load */
+    const struct mesh *mesh; /* borrowed */
+    uint32_t experts, local; /* all, and on this rank */
+    uint32_t top_k;
+    /* keep */
+    float *bias, *weight, *fraction; /* fraction: per sequence, of the balance loss */
+    int32_t *expert;
+    struct mat scores;
+    uint32_t *place;   /* of each pair, sorted by expert */
+    struct mat x_rows; /* input of the local experts */
+    struct mat y_rows; /* their output for this rank's pairs, in sorted order; in the backward pass
+                          its gradient */
+    uint32_t *from, *to; /* arrival <-> merged order */
+    /* scratch */
+    struct mat logits, dx_rows, sorted, arrived, merged;
+    uint32_t *token;
+    float *dweight, *loss;
+    /* host */
+    int32_t *host_expert;
+    uint32_t *host_place, *host_token, *host_from, *host_to;
+    uint32_t *sent, *received;    /* rows: [experts], [ranks * local] */
+    size_t *offset;               /* of each local expert's rows, [local + 1] */
+    size_t *bytes_out, *bytes_in; /* of an all-to-all, [ranks] */
+};
+void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router);
+/* x: as the gate sees it; x_in: as the experts do. */
+int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
+                struct mat y, struct err *err);
+int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
+                 struct mat dy, struct mat dx, struct err *err);
+
+/* ---- layer_block.c: one decoder layer */
+
+struct block {
+    bool is_moe;
+    struct vector input_norm, post_norm;
+    struct mla mla;
+    struct ffn ffn;
+    struct moe moe;
+    struct mat x; /* keep: the input, written by whoever is before */
+    struct mat normed, middle, post, post_in;
+    float *input_rstd, *post_rstd;
+    struct mat y, dnormed; /* scratch */
+};
+void block_build(struct block *k, struct builder *b, uint32_t layer, struct router *router);
+int block_forward(struct ctx *c, struct block *k, struct shape s, struct mat out, struct err *err);
+/* d: gradient of the output in, of the input out. */
+int block_backward(struct ctx *c, struct block *k, struct shape s, struct mat d, struct err *err);
+
+/* ---- layer_head.c: output head and loss, a few rows of logits at a time */
+
+struct head {
+    struct linear *lm; /* borrowed: lm_head, or the embedding when tied */
+    struct mat logits; /* scratch: some rows */
+    float *loss;       /* scratch: of each row */
+};
+void head_build(struct head *h, struct builder *b, struct linear *lm);
+/* The sum of the rows' losses. scale != 0: also dx = scale * gradient, and adds to the head's. */
+double head_loss(const struct ctx *c, struct head *h, struct mat x, const int32_t *target,
+                 float scale, struct mat dx);
+void head_logits(const struct ctx *c, struct head *h, struct mat x, float *host_out);
+
+/* ---- layer_mtp.c: one multi-token prediction module */
+
+struct mtp {
+    uint32_t depth; /* 1 and up: predicts this many tokens further than the main model */
+    struct vector enorm, hnorm, norm;
+    struct linear eh;
+    struct block block;
+    struct shape shape;
+    int32_t *token, *target;                                /* keep */
+    struct mat embedded, hidden, joined, out, normed, dout; /* keep */
+    float *e_rstd, *h_rstd, *rstd;
+    struct mat djoined, dembedded, dhidden; /* scratch */
+};
+void mtp_build(struct mtp *m, struct builder *b, uint32_t depth, struct router *router);
+/* previous [batch, seq + 1 rows each]: what the module before (or the main model) gives. */
+int mtp_forward(struct ctx *c, struct mtp *m, const struct linear *embed, struct mat previous,
+                struct err *err);
+/* m->dout holds the gradient of m->out; adds to dprevious. */
+int mtp_backward(struct ctx *c, struct mtp *m, const struct linear *embed, struct mat dprevious,
+                 struct err *err);
+
+#endif

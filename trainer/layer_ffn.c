@@ -1,0 +1,69 @@
+/* SwiGLU: y = (silu(x W_gate^T) * (x W_up^T)) W_down^T. The product is not kept: the backward pass
+ * computes it again (recipe §2). */
+#include <stdio.h>
+
+#include "trainer/layer.h"
+
+static void expert_prefix(char *out, size_t size, const char *prefix, uint32_t id)
+{
+    snprintf(out, size, "%s%u.", prefix, id);
+}
+
+void ffn_build(struct ffn *f, struct builder *b, const char *prefix, size_t rows, uint32_t width,
+               uint32_t first, uint32_t experts)
+{
+    struct params *p = b->params;
+    uint32_t hidden = b->config->hidden_size, copies = experts > 0 ? experts : 1;
+    char name[sizeof((struct param *)0)->name];
+    params_align(p);
+    for (uint32_t e = 0; e < copies; e++) {
+        struct linear pair = {0};
+        int32_t id = experts > 0 ? (int32_t)(first + e) : -1;
+        expert_prefix(name, sizeof name, prefix, first + e);
+        const char *own = experts > 0 ? name : prefix;
+        params_linear(p, &pair, LINEAR_RECIPE, id, own, "gate_proj.weight", width, hidden);
+        params_linear(p, &pair, LINEAR_RECIPE, id, own, "up_proj.weight", width, hidden);
+        f->gate_up = e == 0 ? pair : f->gate_up;
+    }
+    params_align(p);
+    for (uint32_t e = 0; e < copies; e++) {
+        struct linear down = {0};
+        int32_t id = experts > 0 ? (int32_t)(first + e) : -1;
+        expert_prefix(name, sizeof name, prefix, first + e);
+        params_linear(p, &down, LINEAR_RECIPE, id, experts > 0 ? name : prefix, "down_proj.weight",
+                      hidden, width);
+        f->down = e == 0 ? down : f->down;
+    }
+    f->gu = arena_mat(b->keep, rows, 2 * (size_t)width);
+    f->act = arena_mat(b->scratch, rows, width);
+    f->dact = arena_mat(b->scratch, rows, width);
+    f->dgu = arena_mat(b->scratch, rows, 2 * (size_t)width);
+    linear_reserve(b, &f->gate_up, rows);
+    linear_reserve(b, &f->down, rows);
+}
+
+void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                 struct mat y)
+{
+    struct mat gu = mat_rows(f->gu, 0, x.rows), act = mat_rows(f->act, 0, x.rows);
+    linear_forward(c, &f->gate_up, groups, x, gu);
+    store(c, gu);
+    c->op->swiglu(gu, act);
+    store(c, act);
+    linear_input(c, &f->down, act, act);
+    linear_forward(c, &f->down, groups, act, y);
+    store(c, y);
+}
+
+void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                  struct mat dy, struct mat dx, bool add)
+{
+    struct mat gu = mat_rows(f->gu, 0, x.rows), dgu = mat_rows(f->dgu, 0, x.rows);
+    struct mat act = mat_rows(f->act, 0, x.rows), dact = mat_rows(f->dact, 0, x.rows);
+    linear_backward_input(c, &f->down, groups, dy, dact, false);
+    c->op->swiglu_backward(gu, dact, dgu, act);
+    store(c, act);
+    linear_backward_weight(c, &f->down, groups, dy, act);
+    linear_backward_input(c, &f->gate_up, groups, dgu, dx, add);
+    linear_backward_weight(c, &f->gate_up, groups, dgu, x);
+}

@@ -1,0 +1,250 @@
+/* Mixture of experts: y = shared(x) + sum over the chosen experts of weight * expert(x).
+ *
+ * The pairs (token, slot) of this rank are sorted by expert. With one rank that is the order in
+ * which the experts work. With more, rows travel to the expert's rank and back by all-to-all, row
+ * counts first, and are merged there in the order (expert, source rank, token): which does not
+ * depend on who arrives first, and is the order one rank with all tokens would use. No token is
+ * dropped; memory is set aside for all tokens of the group choosing this rank's experts (untouched
+ * pages cost nothing on the CPU). */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "trainer/layer.h"
+#include "trainer/route.h"
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static void build_memory(struct moe *m, struct builder *b)
+{
+    const struct model_config *c = b->config;
+    struct arena *keep = b->keep, *scratch = b->scratch, *host = b->host;
+    size_t rows = b->shape.rows, pairs = rows * m->top_k, ranks = b->mesh->expert;
+    size_t hidden = c->hidden_size, experts = m->experts;
+    size_t most = ranks * rows * smaller(m->top_k, m->local);
+    m->bias = arena_floats(keep, experts);
+    m->weight = arena_floats(keep, pairs);
+    m->fraction = arena_floats(keep, b->shape.batch * experts);
+    m->expert = arena_take(keep, pairs * sizeof *m->expert);
+    m->scores = arena_mat(keep, rows, experts);
+    m->place = arena_take(keep, pairs * sizeof *m->place);
+    m->x_rows = arena_mat(keep, most, hidden);
+    m->y_rows = arena_mat(keep, pairs, hidden);
+
+    m->logits = arena_mat(scratch, rows, experts);
+    m->token = arena_take(scratch, pairs * sizeof *m->token);
+    m->dweight = arena_floats(scratch, pairs);
+    m->loss = arena_floats(scratch, b->shape.batch);
+    m->dx_rows = arena_mat(scratch, most, hidden);
+
+    m->host_expert = arena_take(host, pairs * sizeof *m->host_expert);
+    m->host_place = arena_take(host, pairs * sizeof *m->host_place);
+    m->host_token = arena_take(host, pairs * sizeof *m->host_token);
+    m->sent = arena_take(host, experts * sizeof *m->sent);
+    m->offset = arena_take(host, (m->local + 1) * sizeof *m->offset);
+    if (ranks > 1) {
+        m->sorted = arena_mat(scratch, pairs, hidden);
+        m->arrived = arena_mat(scratch, most, hidden);
+        m->merged = arena_mat(scratch, most, hidden);
+        m->from = arena_take(keep, most * sizeof *m->from);
+        m->to = arena_take(keep, most * sizeof *m->to);
+        m->host_from = arena_take(host, most * sizeof *m->host_from);
+        m->host_to = arena_take(host, most * sizeof *m->host_to);
+        m->received = arena_take(host, ranks * m->local * sizeof *m->received);
+        m->bytes_out = arena_take(host, ranks * sizeof *m->bytes_out);
+        m->bytes_in = arena_take(host, ranks * sizeof *m->bytes_in);
+    }
+}
+
+void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router)
+{
+    const struct model_config *c = b->config;
+    char name[sizeof((struct param *)0)->name];
+    uint32_t first, local;
+    mesh_expert_range(b->mesh, c->n_routed_experts, b->mesh->expert_index, &first, &local);
+    m->mesh = b->mesh;
+    m->router = router;
+    m->experts = c->n_routed_experts;
+    m->local = local;
+    m->top_k = c->num_experts_per_tok;
+    m->spec = (struct op_router){.experts = c->n_routed_experts,
+                                 .top_k = c->num_experts_per_tok,
+                                 .groups = c->n_group > 0 ? c->n_group : 1,
+                                 .top_groups = c->n_group > 0 ? c->topk_group : 1,
+                                 .normalise = c->norm_topk_prob,
+                                 .scale = (float)c->routed_scaling_factor};
+    m->gate = (struct linear){0};
+    params_align(b->params);
+    params_linear(b->params, &m->gate, LINEAR_GATE, -1, prefix, "gate.weight", c->n_routed_experts,
+                  c->hidden_size);
+    linear_reserve(b, &m->gate, b->shape.rows);
+    build_memory(m, b);
+    m->has_shared = c->n_shared_experts > 0;
+    if (m->has_shared) {
+        snprintf(name, sizeof name, "%sshared_experts.", prefix);
+        ffn_build(&m->shared, b, name, b->shape.rows,
+                  c->moe_intermediate_size * c->n_shared_experts, 0, 0);
+    }
+    snprintf(name, sizeof name, "%sexperts.", prefix);
+    ffn_build(&m->routed, b, name, m->x_rows.rows, c->moe_intermediate_size, first, local);
+}
+
+/* ---- moving rows between the ranks of the tokens and those of the experts */
+
+static size_t group_ranks(const struct moe *m)
+{
+    return m->mesh->expert;
+}
+
+/* Tells every rank how many rows it gets for each of its experts; works out where arriving rows
+ * belong. Returns through *rows how many there are. */
+static int exchange_counts(struct ctx *c, struct moe *m, size_t *rows, struct err *err)
+{
+    size_t ranks = group_ranks(m);
+    if (ranks == 1) {
+        m->offset[0] = 0;
+        for (size_t e = 0; e < m->local; e++) {
+            m->offset[e + 1] = m->offset[e] + m->sent[e];
+        }
+        *rows = m->offset[m->local];
+        return 0;
+    }
+    for (uint32_t r = 0; r < ranks; r++) {
+        uint32_t first, count;
+        mesh_expert_range(m->mesh, m->experts, r, &first, &count);
+        m->bytes_out[r] = count * sizeof *m->sent;
+        m->bytes_in[r] = m->local * sizeof *m->received;
+    }
+    TRY(c->comm->ops->all_to_all_v(c->comm, m->sent, m->bytes_out, m->received, m->bytes_in, err));
+    *rows = route_merge(m->received, ranks, m->local, m->offset, m->host_from, m->host_to);
+    assert(*rows <= m->x_rows.rows);
+    c->op->copy_from_host(m->from, m->host_from, *rows * sizeof *m->from);
+    c->op->copy_from_host(m->to, m->host_to, *rows * sizeof *m->to);
+    for (uint32_t r = 0; r < ranks; r++) {
+        uint32_t first, count;
+        mesh_expert_range(m->mesh, m->experts, r, &first, &count);
+        size_t out = 0, in = 0, row_bytes = m->x_rows.cols * sizeof(float);
+        for (uint32_t e = 0; e < count; e++) {
+            out += m->sent[first + e];
+        }
+        for (uint32_t e = 0; e < m->local; e++) {
+            in += m->received[r * m->local + e];
+        }
+        m->bytes_out[r] = out * row_bytes;
+        m->bytes_in[r] = in * row_bytes;
+    }
+    return 0;
+}
+
+/* sorted rows here -> merged rows at the experts */
+static int dispatch(struct ctx *c, struct moe *m, struct mat sorted, struct mat merged,
+                    struct err *err)
+{
+    struct mat arrived = mat_rows(m->arrived, 0, merged.rows);
+    TRY(c->comm->ops->all_to_all_v(c->comm, sorted.data, m->bytes_out, arrived.data, m->bytes_in,
+                                   err));
+    c->op->gather(arrived, m->from, merged);
+    return 0;
+}
+
+/* merged rows at the experts -> sorted rows here */
+static int collect(struct ctx *c, struct moe *m, struct mat merged, struct mat sorted,
+                   struct err *err)
+{
+    struct mat arrived = mat_rows(m->arrived, 0, merged.rows);
+    c->op->gather(merged, m->to, arrived);
+    return c->comm->ops->all_to_all_v(c->comm, arrived.data, m->bytes_in, sorted.data, m->bytes_out,
+                                      err);
+}
+
+/* ---- the passes */
+
+static void choose(struct ctx *c, struct moe *m, struct shape s, struct mat x)
+{
+    size_t offset[2], pairs = s.rows * m->top_k;
+    struct mat logits = mat_rows(m->logits, 0, s.rows), scores = mat_rows(m->scores, 0, s.rows);
+    linear_forward(c, &m->gate, one_group(s.rows, offset), x, logits);
+    c->op->copy_from_host(m->bias, m->router->bias, m->experts * sizeof *m->bias);
+    c->op->router(&m->spec, logits, m->bias, scores, m->expert, m->weight);
+    if (c->balance_scale != 0) {
+        c->op->balance(&m->spec, scores, s.seq, m->fraction, m->loss);
+        c->balance += c->op->sum(m->loss, s.batch);
+    }
+    c->op->copy_to_host(m->host_expert, m->expert, pairs * sizeof *m->expert);
+    route_sort(m->host_expert, pairs, m->top_k, m->experts, m->sent, m->host_place, m->host_token);
+    c->op->copy_from_host(m->place, m->host_place, pairs * sizeof *m->place);
+    c->op->copy_from_host(m->token, m->host_token, pairs * sizeof *m->token);
+    for (size_t e = 0; c->count_load && e < m->experts; e++) {
+        m->router->load[e] += m->sent[e];
+    }
+}
+
+int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
+                struct mat y, struct err *err)
+{
+    size_t offset[2], rows, pairs = s.rows * m->top_k;
+    struct mat y_rows = mat_rows(m->y_rows, 0, pairs);
+    struct op_groups local = {m->local, m->offset};
+    choose(c, m, s, x);
+    TRY(exchange_counts(c, m, &rows, err));
+    struct mat x_rows = mat_rows(m->x_rows, 0, rows);
+    if (group_ranks(m) == 1) {
+        c->op->gather(x_in, m->token, x_rows);
+        ffn_forward(c, &m->routed, local, x_rows, y_rows);
+    } else {
+        struct mat sorted = mat_rows(m->sorted, 0, pairs), merged = mat_rows(m->merged, 0, rows);
+        c->op->gather(x_in, m->token, sorted);
+        TRY(dispatch(c, m, sorted, x_rows, err));
+        ffn_forward(c, &m->routed, local, x_rows, merged);
+        TRY(collect(c, m, merged, y_rows, err));
+    }
+    if (m->has_shared) {
+        ffn_forward(c, &m->shared, one_group(s.rows, offset), x_in, y);
+    } else {
+        c->op->zero(y);
+    }
+    c->op->combine(y_rows, m->place, m->weight, m->top_k, y);
+    store(c, y);
+    return 0;
+}
+
+static void gate_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat dx)
+{
+    size_t offset[2];
+    struct op_groups all = one_group(s.rows, offset);
+    struct mat scores = mat_rows(m->scores, 0, s.rows), dlogits = mat_rows(m->logits, 0, s.rows);
+    c->op->router_backward(&m->spec, scores, m->expert, m->dweight, s.seq, c->balance_scale,
+                           m->fraction, dlogits);
+    linear_backward_input(c, &m->gate, all, dlogits, dx, true);
+    linear_backward_weight(c, &m->gate, all, dlogits, x);
+}
+
+int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
+                 struct mat dy, struct mat dx, struct err *err)
+{
+    size_t offset[2], pairs = s.rows * m->top_k, rows = m->offset[m->local];
+    struct mat y_rows = mat_rows(m->y_rows, 0, pairs), x_rows = mat_rows(m->x_rows, 0, rows);
+    struct op_groups local = {m->local, m->offset};
+    if (m->has_shared) {
+        ffn_backward(c, &m->shared, one_group(s.rows, offset), x_in, dy, dx, false);
+    } else {
+        c->op->zero(dx);
+    }
+    c->op->combine_backward(dy, y_rows, m->place, m->weight, m->top_k, y_rows, m->dweight);
+    struct mat dx_sorted = mat_rows(m->dx_rows, 0, pairs);
+    if (group_ranks(m) == 1) {
+        ffn_backward(c, &m->routed, local, x_rows, y_rows, dx_sorted, false);
+    } else {
+        struct mat dy_rows = mat_rows(m->merged, 0, rows), dx_rows = mat_rows(m->dx_rows, 0, rows);
+        dx_sorted = mat_rows(m->sorted, 0, pairs);
+        TRY(dispatch(c, m, y_rows, dy_rows, err));
+        ffn_backward(c, &m->routed, local, x_rows, dy_rows, dx_rows, false);
+        TRY(collect(c, m, dx_rows, dx_sorted, err));
+    }
+    c->op->combine(dx_sorted, m->place, NULL, m->top_k, dx);
+    gate_backward(c, m, s, x, dx);
+    return 0;
+}

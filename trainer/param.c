@@ -1,0 +1,199 @@
+#include "trainer/param.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/mem.h"
+#include "trainer/rng.h"
+
+#define ALIGNMENT 64
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static void *take_packed(struct arena *a, size_t bytes)
+{
+    void *p = a->base == NULL ? NULL : a->base + a->used;
+    a->used += bytes;
+    assert(a->base == NULL || a->used <= a->size);
+    a->size = a->used > a->size ? a->used : a->size;
+    return p;
+}
+
+void *arena_take(struct arena *a, size_t bytes)
+{
+    return take_packed(a, aligned(bytes));
+}
+
+float *arena_floats(struct arena *a, size_t count)
+{
+    return arena_take(a, count * sizeof(float));
+}
+
+struct mat arena_mat(struct arena *a, size_t rows, size_t cols)
+{
+    return mat_of(arena_floats(a, rows * cols), rows, cols);
+}
+
+static void each_arena(struct params *p, void (*fn)(struct params *p, struct arena *a))
+{
+    struct param_memory *kind[] = {&p->dense, &p->expert};
+    for (size_t i = 0; i < 2; i++) {
+        fn(p, &kind[i]->weight);
+        fn(p, &kind[i]->grad);
+        fn(p, &kind[i]->low);
+    }
+}
+
+static void rewind_arena(struct params *p, struct arena *a)
+{
+    (void)p;
+    a->used = 0;
+}
+
+static void allocate_arena(struct params *p, struct arena *a)
+{
+    a->base = p->op->alloc(a->size);
+}
+
+static void release_arena(struct params *p, struct arena *a)
+{
+    p->op->release(a->base);
+}
+
+static void align_arena(struct params *p, struct arena *a)
+{
+    (void)p;
+    a->used = aligned(a->used);
+    a->size = a->used > a->size ? a->used : a->size;
+}
+
+void params_begin(struct params *p)
+{
+    p->count = 0;
+    each_arena(p, rewind_arena);
+}
+
+void params_allocate(struct params *p)
+{
+    each_arena(p, allocate_arena);
+}
+
+void params_fini(struct params *p)
+{
+    if (p->op != NULL) {
+        each_arena(p, release_arena);
+    }
+    free(p->item);
+    free(p->operand);
+    *p = (struct params){0};
+}
+
+void params_align(struct params *p)
+{
+    each_arena(p, align_arena);
+}
+
+static struct param *append(struct params *p, const char *prefix, const char *name)
+{
+    size_t capacity = p->capacity;
+    mem_grow((void **)&p->item, &capacity, p->count + 1, sizeof *p->item);
+    mem_grow((void **)&p->operand, &p->capacity, p->count + 1, sizeof(float *));
+    p->operand[p->count] = NULL;
+    struct param *item = &p->item[p->count++];
+    *item = (struct param){.expert = -1};
+    int n = snprintf(item->name, sizeof item->name, "%s%s", prefix, name);
+    assert(n > 0 && (size_t)n < sizeof item->name);
+    return item;
+}
+
+static struct param_memory *memory_of(struct params *p, const struct param *item)
+{
+    return item->expert < 0 ? &p->dense : &p->expert;
+}
+
+static void place(struct params *p, struct param *item)
+{
+    size_t bytes = item->count * sizeof(float);
+    item->weight = take_packed(&memory_of(p, item)->weight, bytes);
+    item->grad = take_packed(&memory_of(p, item)->grad, bytes);
+}
+
+void params_vector(struct params *p, struct vector *v, const char *prefix, const char *name,
+                   uint32_t n)
+{
+    params_align(p);
+    struct param *item = append(p, prefix, name);
+    item->rows = n;
+    item->cols = 1;
+    item->is_vector = true;
+    item->count = n;
+    place(p, item);
+    *v = (struct vector){item->weight, item->grad, n};
+}
+
+static bool has_copy(enum precision precision, enum linear_kind kind)
+{
+    return (precision == PRECISION_BF16 && kind != LINEAR_GATE) ||
+           (precision == PRECISION_FP8 && kind == LINEAR_RECIPE);
+}
+
+void params_linear(struct params *p, struct linear *l, enum linear_kind kind, int32_t expert,
+                   const char *prefix, const char *name, uint32_t rows, uint32_t cols)
+{
+    struct param *item = append(p, prefix, name);
+    item->rows = rows;
+    item->cols = cols;
+    item->count = (size_t)rows * cols;
+    item->decay = true;
+    item->quantised = kind == LINEAR_RECIPE;
+    item->expert = expert;
+    place(p, item);
+    const float *operand = item->weight;
+    if (has_copy(p->precision, kind)) {
+        float *copy = take_packed(&memory_of(p, item)->low, item->count * sizeof(float));
+        p->operand[p->count - 1] = copy;
+        operand = copy;
+    }
+    if (l->parts == 0) {
+        *l = (struct linear){
+            .kind = kind, .w = item->weight, .grad = item->grad, .operand = operand, .k = cols};
+    }
+    assert(l->parts < 2 && l->k == cols);
+    l->part[l->parts++] = rows;
+    l->n += rows;
+}
+
+void params_init_weights(struct params *p, uint64_t seed, double std)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        struct param *item = &p->item[i];
+        float *values = mem_alloc_array(item->count, sizeof(float));
+        if (item->is_vector) {
+            for (size_t j = 0; j < item->count; j++) {
+                values[j] = 1;
+            }
+        } else {
+            rng_normal(seed, rng_stream(item->name), 0, item->count, std, values);
+        }
+        p->op->copy_from_host(item->weight, values, item->count * sizeof(float));
+        free(values);
+    }
+}
+
+void params_refresh(struct params *p)
+{
+    enum op_format format = p->precision == PRECISION_FP8 ? OP_FP8_BLOCK : OP_BF16;
+    for (size_t i = 0; i < p->count; i++) {
+        struct param *item = &p->item[i];
+        if (p->operand[i] != NULL) {
+            p->op->quantise(format, (struct op_groups){0},
+                            mat_of(item->weight, item->rows, item->cols),
+                            mat_of(p->operand[i], item->rows, item->cols));
+        }
+    }
+}
