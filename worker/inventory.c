@@ -1,0 +1,55 @@
+#include "worker/inventory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/mem.h"
+
+struct inventory_gpu *inventory_add(struct inventory *inv)
+{
+    void *gpus = inv->gpus;
+    mem_grow(&gpus, &inv->capacity, inv->count + 1, sizeof *inv->gpus);
+    inv->gpus = gpus;
+    struct inventory_gpu *gpu = &inv->gpus[inv->count];
+    *gpu = (struct inventory_gpu){.index = (uint32_t)inv->count++, .health = "ok"};
+    return gpu;
+}
+
+/* Unique in the cluster, as node names are, and the same after a restart. */
+static void name_by_place(struct inventory_gpu *gpu, const char *node)
+{
+    snprintf(gpu->uuid, sizeof gpu->uuid, "%s/%" PRIu32, node, gpu->index);
+}
+
+static void declare(struct inventory *inv, const char *node, const struct config_accelerator *a)
+{
+    for (uint32_t i = 0; i < a->count; i++) {
+        struct inventory_gpu *gpu = inventory_add(inv);
+        snprintf(gpu->model, sizeof gpu->model, "%s", a->model);
+        name_by_place(gpu, node);
+    }
+}
+
+void inventory_init(struct inventory *inv, const struct config *config, struct err *note)
+{
+    *inv = (struct inventory){0};
+    *note = (struct err){0};
+    if (config->accelerators_auto && inventory_read_nvml(inv, config->nvml_library, note) != 0) {
+        inventory_fini(inv);
+    }
+    for (size_t i = 0; i < inv->count; i++) {
+        if (inv->gpus[i].uuid[0] == 0) {
+            name_by_place(&inv->gpus[i], config->name);
+        }
+    }
+    for (size_t i = 0; i < config->accelerator_count; i++) {
+        declare(inv, config->name, &config->accelerators[i]);
+    }
+}
+
+void inventory_fini(struct inventory *inv)
+{
+    free(inv->gpus);
+    *inv = (struct inventory){0};
+}
