@@ -59,6 +59,11 @@ CREATE TABLE job (
     priority        INTEGER NOT NULL,
     nodes_requested INTEGER NOT NULL CHECK (nodes_requested > 0),
     gpus_per_node   INTEGER NOT NULL CHECK (gpus_per_node >= 0),
+    has_train       INTEGER NOT NULL CHECK (has_train IN (0,1)), -- the trainer; else a command
+    restart_max     INTEGER NOT NULL,          -- these five repeat the spec, so that the coordinator need not parse it again
+    time_limit_ms   INTEGER NOT NULL,          -- 0: none
+    ckpt_keep       INTEGER NOT NULL,
+    ckpt_dir        TEXT,                      -- root of its checkpoints; NULL: the coordinator's
     spec            TEXT NOT NULL,             -- canonical JSON
     model_json      TEXT,
     workdir         TEXT NOT NULL,
@@ -69,6 +74,7 @@ CREATE TABLE job (
     submitted_ms    INTEGER NOT NULL,
     started_ms      INTEGER,
     ended_ms        INTEGER,
+    ran_ms          INTEGER NOT NULL DEFAULT 0, -- how long its ended attempts ran, together: what time_limit_ms counts
     not_before_ms   INTEGER NOT NULL DEFAULT 0,
     epoch           INTEGER NOT NULL DEFAULT 0, -- of the newest attempt; grows by one each
     restarts        INTEGER NOT NULL DEFAULT 0,
@@ -94,6 +100,7 @@ CREATE TABLE attempt (
     job_id      INTEGER NOT NULL REFERENCES job(id),
     epoch       INTEGER NOT NULL,
     state       TEXT NOT NULL CHECK (state IN ('STARTING','RUNNING','STOPPING','ENDED')),
+    term        INTEGER NOT NULL,               -- of the coordinator that ordered it: part of its checkpoint folder's name
     started_ms  INTEGER NOT NULL,
     first_step_ms INTEGER,
     failing_ms  INTEGER,                        -- first sign of the end
@@ -107,6 +114,10 @@ CREATE TABLE attempt (
     resume_ckpt_id INTEGER,
     resume_step INTEGER,
     master_port INTEGER NOT NULL,
+    stall_kept_ms INTEGER NOT NULL DEFAULT 0,   -- reported waits within the open productive interval: those that the newest
+    wait_kept_ms  INTEGER NOT NULL DEFAULT 0,   -- checkpoint protects, and
+    stall_open_ms INTEGER NOT NULL DEFAULT 0,   -- those since
+    wait_open_ms  INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job_id, epoch)
 ) STRICT, WITHOUT ROWID;
 

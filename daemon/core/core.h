@@ -8,7 +8,6 @@
 #include "daemon/core/input.h"
 
 struct core;
-struct effect_list;
 
 struct core_config {
     char cluster[64];
@@ -20,7 +19,6 @@ struct core_config {
     int64_t user_fault_ms;     /* 600000: a failure so early, before a checkpoint, is the user's */
     int64_t backoff_first_ms;  /* 10000, doubled for each fruitless restart up to the next */
     int64_t backoff_max_ms;    /* 600000 */
-    uint32_t fruitless_max;    /* 3 restarts without a newer checkpoint; a job may say otherwise */
 };
 void core_config_default(struct core_config *c);
 
@@ -43,6 +41,16 @@ bool core_epoch_is_live(const struct core *core, uint64_t job, uint64_t epoch);
 /* The worker session that now holds `rank` of an attempt, or of the node where an ended one's logs
  * are; 0 when not connected. */
 session_id core_session_of_node(const struct core *core, uint64_t node_id);
+
+/* When this node last gave a sign of life, Unix ms; 0 for an unknown one. */
+int64_t core_seen_ms(const struct core *core, uint64_t node_id);
+
+uint64_t core_term(const struct core *core);
+/* The time of the last input. */
+int64_t core_now_ms(const struct core *core);
+/* The last scheduling pass; 0 before the first. */
+int64_t core_scheduled_ms(const struct core *core);
+uint64_t core_last_event(const struct core *core);
 
 /* A digest over all durable state in canonical order. Reload-equals-live is the equality of two of
  * these. */

@@ -20,7 +20,9 @@ struct pump;
 struct pump *pump_create(struct core *core, const struct store_ops *ops, void *store,
                          const struct effect_sink *sink, void *world);
 void pump_destroy(struct pump *pump);
-/* Decides at once, keeps the effects back. The input's memory may go afterwards. */
+/* in->now_ms is a Unix time that should run like a monotonic clock: read the wall clock once at the
+ * start and add the boot clock's progress. A stamp before the last one counts as the last one.
+ * Decides at once, keeps the effects back. The input's memory may go afterwards. */
 void pump_input(struct pump *pump, const struct input *in);
 /* Commits what was decided since the last flush, then releases the effects in order. Nothing to do:
  * returns 0 at no cost. */

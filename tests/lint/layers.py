@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 FOLDERS = ["lib", "proto", "daemon/core", "daemon/sim", "daemon", "worker", "trainer", "ctl"]
-CORE_LIB = ["lib/err.h", "lib/mem.h", "lib/buf.h"]
+CORE_LIB = ["lib/err.h", "lib/mem.h", "lib/buf.h", "lib/hash.h"]
 CORE_PROTO = ["proto/jobspec.h", "proto/manifest.h"]
 MAY_INCLUDE = {
     "lib": ["lib/"],

@@ -1,0 +1,168 @@
+/* What the core holds in memory: a cache of the live part of the tables, plus what dies with the
+ * process (connections, timers). Internal to daemon/core. The structs embed their table rows;
+ * whoever changes a row calls core_mark. */
+#ifndef DAEMON_CORE_STATE_H
+#define DAEMON_CORE_STATE_H
+
+#include "daemon/core/core.h"
+#include "daemon/core/effect_list.h"
+#include "daemon/core/keys.h"
+#include "daemon/core/map.h"
+#include "daemon/core/rows.h"
+#include "daemon/core/timers.h"
+
+/* Ranks without an accelerator that one node takes at a time. */
+#define NODE_HOSTED_MAX 64
+#define NODE_GPUS_MAX   64
+
+struct node;
+struct job;
+struct attempt;
+
+struct price {
+    struct price_row row;
+};
+struct gpu {
+    struct gpu_row row;
+    struct node *node;             /* borrowed */
+    struct allocation *allocation; /* borrowed; the live one, or NULL */
+};
+/* An attempt that a worker said it has and that is not, or no longer, the coordinator's: to be
+ * stopped. */
+struct leftover {
+    uint64_t job, epoch;
+};
+struct node {
+    struct node_row row;
+    struct gpu **gpus; /* borrowed from core->gpus, by idx */
+    size_t gpu_count, gpu_capacity;
+    struct attempt_node *first; /* live parts of attempts, oldest first */
+    uint32_t hosted;            /* live ranks without an accelerator */
+    /* not stored */
+    session_id session;         /* 0: not connected */
+    int64_t lease_ms;           /* until when it is trusted without another sign of life */
+    int64_t seen_ms;            /* last sign of life */
+    bool watched;               /* a timer is set for the lease */
+    struct leftover *leftovers; /* owned */
+    size_t leftover_count, leftover_capacity;
+};
+struct allocation {
+    struct allocation_row row;
+    struct gpu *gpu; /* borrowed */
+};
+struct rank_exit {
+    bool known;
+    struct rank_exit_row row;
+};
+/* One node's part of an attempt. */
+struct attempt_node {
+    struct attempt_node_row row;
+    struct attempt *attempt;          /* borrowed */
+    struct node *node;                /* borrowed */
+    struct attempt_node *prev, *next; /* in node's list while live: neither ENDED nor LOST */
+    bool seen;                        /* only while a registration is gone through */
+    uint32_t rank_first, rank_count;
+    struct allocation *allocations; /* owned by the attempt; gpu_count items */
+    uint32_t gpu_count;
+};
+struct attempt {
+    struct attempt_row row;
+    struct job *job;            /* borrowed */
+    struct attempt_node *nodes; /* owned; by node_rank */
+    uint32_t node_count;
+    uint32_t world_size;
+    struct allocation *allocations; /* owned; by rank */
+    uint32_t allocation_count;
+    struct rank_exit *exits; /* owned; by rank */
+};
+struct ckpt_shard {
+    struct ckpt_shard_row row;
+    bool known;
+};
+struct ckpt {
+    struct checkpoint_row row;
+    struct ckpt_shard *shards; /* owned; world_size items by rank; NULL when CORRUPT or DELETED */
+    struct ckpt *prev, *next;  /* all in memory, by id */
+    int64_t retry_ms;          /* not stored: when to order its publication or removal again */
+    int64_t retry_wait_ms;
+};
+struct job {
+    struct job_row row;
+    struct job *prev, *next; /* all in memory, by id */
+    struct attempt *attempt; /* owned; the newest, or NULL */
+    struct ckpt **ckpts; /* borrowed; those in memory, in the order of training: (epoch, step) */
+    size_t ckpt_count, ckpt_capacity;
+    bool queued; /* in core->queue */
+};
+
+struct change_list {
+    void **rows; /* borrowed; owned in an append-only table */
+    size_t count, capacity;
+};
+/* A block that a row to be written lives in: freed after the commit. */
+struct garbage {
+    void (*destroy)(void *object);
+    void *object;
+};
+
+struct core {
+    struct core_config config;
+    uint64_t term;
+    int64_t now_ms;
+    int64_t
+        scheduled_ms; /* last scheduling pass that started something or found the queue blocked */
+
+    struct price **prices; /* owned; by id, dense */
+    size_t price_count, price_capacity;
+    struct node **nodes; /* owned; by id, dense */
+    size_t node_count, node_capacity;
+    struct gpu **gpus; /* owned; by id, dense */
+    size_t gpu_count, gpu_capacity;
+
+    struct job *job_first, *job_last; /* owned */
+    struct map jobs;
+    uint64_t next_job;
+    struct ckpt *ckpt_first, *ckpt_last; /* owned */
+    struct map ckpts;
+    uint64_t next_ckpt;
+    struct job **queue; /* borrowed; PENDING and not in back-off: priority descending, then id */
+    size_t queue_count, queue_capacity;
+    bool sched_due; /* something changed that may let a job start */
+    struct keys keys;
+    struct map sessions; /* -> node */
+    struct timers timers;
+
+    uint64_t event_seq;
+    uint64_t ledger_seq;
+    uint8_t ledger_head[ROW_HASH_BYTES];
+
+    struct change_list changes[TABLE_COUNT];
+    bool changed;
+    struct garbage *garbage; /* owned */
+    size_t garbage_count, garbage_capacity;
+    struct effect_list effects;
+};
+
+/* Lists a changed row for the next commit, once. */
+void core_mark(struct core *core, enum table_id table, void *row);
+/* A zeroed row of an append-only table, listed and owned by the list. */
+void *core_append(struct core *core, enum table_id table);
+/* Destroys the object after the next commit, when its rows are written. */
+void core_discard(struct core *core, void (*destroy)(void *object), void *object);
+
+/* NULL when it is not in memory. */
+struct job *core_job(const struct core *core, uint64_t id);
+struct node *core_node(const struct core *core, uint64_t id);
+struct node *core_node_by_name(const struct core *core, const char *name);
+struct node *core_node_of_session(const struct core *core, session_id session);
+struct gpu *core_gpu(const struct core *core, uint64_t id);
+struct ckpt *core_ckpt(const struct core *core, uint64_t id);
+
+/* Answers the input's token, if it has one. */
+void core_reply(struct core *core, const struct input *in, int code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Appends to the event table; 0 where there is no job, epoch or node. */
+void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoch, uint64_t node,
+                const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+
+#endif
