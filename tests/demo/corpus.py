@@ -1,5 +1,4 @@
-"""The demo's text: the file DEMO_TEXT names, else 4 MB of English prose from Debian's bible-kjv package. Every sixteenth block of it
-is kept for validation."""
+"""The demo's text: the file DEMO_TEXT names, else 4 MB of English prose from Debian's bible-kjv package. A share of it, spread evenly, is kept for validation."""
 
 import os
 import re
@@ -7,7 +6,7 @@ import subprocess
 
 from cluster import BIN
 
-BLOCK = 8192
+VALID_SHARE = 0.05
 MIN_BYTES = 1_000_000
 
 
@@ -45,17 +44,12 @@ def king_james():
 
 def pack(text, folder):
     """{"train": prefix, "valid": prefix} of packed data below folder."""
-    parts = {"train": b"", "valid": b""}
-    blocks = [text[i : i + BLOCK] for i in range(0, len(text), BLOCK)]
-    parts["train"] = b"".join(b for i, b in enumerate(blocks) if i % 16 != 15)
-    parts["valid"] = b"".join(b for i, b in enumerate(blocks) if i % 16 == 15)
-    prefixes = {}
-    for part, data in parts.items():
-        prefixes[part] = os.path.join(folder, part)
-        with open(prefixes[part] + ".txt", "wb") as f:
-            f.write(data)
-        command = [f"{BIN}/dstrain", "pack", prefixes[part] + ".txt", "-o", prefixes[part], "--tokenizer", "bytes"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise NoText(f"dstrain pack failed: {done.stderr.strip()}")
-    return prefixes
+    source = os.path.join(folder, "text.txt")
+    prefix = os.path.join(folder, "corpus")
+    with open(source, "wb") as f:
+        f.write(text)
+    command = [f"{BIN}/dstrain", "pack", source, "-o", prefix, "--tokenizer", "bytes", "--split-valid", str(VALID_SHARE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise NoText(f"dstrain pack failed: {done.stderr.strip()}")
+    return {"train": prefix, "valid": f"{prefix}-valid"}

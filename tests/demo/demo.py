@@ -52,7 +52,7 @@ class Demo:
         text = corpus.read()
         source = os.environ.get("DEMO_TEXT") or "Debian's bible-kjv"
         prefixes = corpus.pack(text, self.folder)
-        self.screen.say("text", f"{len(text) / 1e6:.1f} MB of text ({source}), one byte a token, a sixteenth held out for validation")
+        self.screen.say("text", f"{len(text) / 1e6:.1f} MB of text ({source}), one byte a token, a twentieth of it held out for validation")
         self.cluster.start()
         self.screen.say("cluster", f"dsd and 2 workers with 2 slots each on 127.0.0.1:{self.cluster.port}")
         return prefixes

@@ -25,7 +25,7 @@ def daemons():
 def data():
     """Packs the demo's text once."""
     folder = os.path.join(FOLDER, "data")
-    if not os.path.exists(os.path.join(folder, "valid.idx")):
+    if not os.path.exists(os.path.join(folder, "corpus-valid.idx")):
         os.makedirs(folder, exist_ok=True)
         corpus.pack(corpus.read(), folder)
     return folder
@@ -42,7 +42,7 @@ def start():
 
     export DS_SERVER={SOCKET}
     {here}/dsctl nodes
-    {here}/dsctl submit {spec} --follow --set train.data.train=$PWD/{text}/train --set train.data.valid=$PWD/{text}/valid
+    {here}/dsctl submit {spec} --follow --set train.data.train=$PWD/{text}/corpus --set train.data.valid=$PWD/{text}/corpus-valid
     {here}/dsctl cost report
 
 make dev-stop ends it.""")
