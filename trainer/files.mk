@@ -69,3 +69,4 @@ FLAGS_trainer/cpu/kernels_avx512.c := $(FLAGS_LOOPS) -mavx512f -mavx512bw -mavx5
 endif
 
 TRAINER_TESTS += tests/unit/trainer/test_model.c
+TRAINER_TESTS += tests/unit/trainer/test_reference.c
