@@ -2,6 +2,7 @@ TRAINER_SRC :=
 TRAINER_SRC += trainer/mesh.c
 TRAINER_SRC += trainer/comm_self.c
 TRAINER_SRC += trainer/comm_gloo.cc
+FLAGS_trainer/comm_gloo.cc := $(if $(filter release,$(FLAVOUR)),-O3)
 TRAINER_SRC += trainer/tokenizer_bytes.c
 TRAINER_SRC += trainer/data.c
 TRAINER_SRC += trainer/pack.c

@@ -28,7 +28,7 @@ struct board {
     struct {
         char key[128];
         size_t len;
-        char value[512];
+        char value[4096];
     } item[KEYS_MAX];
 };
 
@@ -272,6 +272,91 @@ static void test_reproducible(void **state)
     }
 }
 
+static unsigned matrix_seed;
+
+static size_t cell(unsigned *x)
+{
+    *x = *x * 1664525u + 1013904223u;
+    unsigned kind = *x >> 29;
+    return kind < 3 ? 0 : kind < 6 ? (*x >> 8) % 2000 : (*x >> 8) % 400000;
+}
+
+static int random_exchanges(struct comm *c, struct job *job)
+{
+    (void)job;
+    unsigned x = matrix_seed;
+    for (int round = 0; round < 12; round++) {
+        size_t matrix[8][8];
+        size_t send[8];
+        size_t recv[8];
+        size_t send_total = 0;
+        size_t recv_total = 0;
+        for (uint32_t from = 0; from < c->size; from++) {
+            for (uint32_t to = 0; to < c->size; to++) {
+                matrix[from][to] = cell(&x);
+            }
+        }
+        for (uint32_t r = 0; r < c->size; r++) {
+            send[r] = matrix[c->rank][r];
+            recv[r] = matrix[r][c->rank];
+            send_total += send[r];
+            recv_total += recv[r];
+        }
+        uint8_t *in = mem_alloc(send_total);
+        uint8_t *out = mem_alloc(recv_total);
+        uint8_t *p = in;
+        for (uint32_t r = 0; r < c->size; r++) {
+            for (size_t i = 0; i < send[r]; i++) {
+                *p++ = (uint8_t)(i * 7 + c->rank * 31 + r);
+            }
+        }
+        clock_sleep_ms((int64_t)((x >> (c->rank + 3)) % 4)); /* ranks drift apart */
+        CHECK(c->ops->all_to_all_v(c, in, send, out, recv, NULL) == 0);
+        p = out;
+        for (uint32_t r = 0; r < c->size; r++) {
+            for (size_t i = 0; i < recv[r]; i++) {
+                CHECK(*p++ == (uint8_t)(i * 7 + r * 31 + c->rank));
+            }
+        }
+        uint64_t sum = c->rank;
+        CHECK(c->ops->all_reduce_sum_u64(c, &sum, 1, NULL) == 0);
+        CHECK(sum == c->size * (c->size - 1) / 2);
+        free(in);
+        free(out);
+    }
+    return 0;
+}
+
+/* Any matrix of sizes, very unequal and empty ones too, arrives whole, and no order of arrival
+ * makes the ranks wait for each other in a circle. */
+static void test_random_sizes(void **state)
+{
+    (void)state;
+    matrix_seed = (unsigned)clock_wall_ms();
+    print_message("seed %u\n", matrix_seed);
+    for (uint32_t size = 2; size <= 6; size++) {
+        on_ranks(size, random_exchanges, NULL);
+    }
+}
+
+static int disagree(struct comm *c, struct job *job)
+{
+    (void)job;
+    uint64_t data[2] = {0};
+    struct err err = {0};
+    int rc = c->ops->all_reduce_sum_u64(c, data, c->rank == 1 ? 2 : 1, &err);
+    CHECK(rc == ERR_COMM);
+    CHECK(strstr(err.text, "out of step") != NULL || strstr(err.text, "peer") != NULL);
+    return 0;
+}
+
+/* Ranks that call with different sizes get an error, not each other's bytes. */
+static void test_out_of_step(void **state)
+{
+    (void)state;
+    on_ranks(2, disagree, NULL);
+}
+
 /* When a peer dies in mid-run the others get ERR_COMM, soon, and with a text that names the group.
  */
 static void test_peer_lost(void **state)
@@ -336,7 +421,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_reduce),         cmocka_unit_test(test_exchange),
         cmocka_unit_test(test_reproducible),       cmocka_unit_test(test_peer_lost),
-        cmocka_unit_test(test_rendezvous_timeout),
+        cmocka_unit_test(test_rendezvous_timeout), cmocka_unit_test(test_random_sizes),
+        cmocka_unit_test(test_out_of_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
