@@ -25,9 +25,42 @@ CORE_SRC := \
 CORE_TESTS := \
   tests/unit/core/test_job.c
 DAEMON_SRC := \
+  daemon/call.c \
+  daemon/config.c \
+  daemon/conn.c \
+  daemon/effect_run.c \
+  daemon/listener.c \
+  daemon/loop.c \
+  daemon/many.c \
+  daemon/notify.c \
+  daemon/rendezvous.c \
+  daemon/rpc.c \
+  daemon/rpc_ckpt.c \
+  daemon/rpc_cost.c \
+  daemon/rpc_event.c \
+  daemon/rpc_job.c \
+  daemon/rpc_node.c \
+  daemon/rpc_store.c \
+  daemon/rpc_submit.c \
+  daemon/rpc_worker.c \
+  daemon/session.c \
+  daemon/slotmap.c \
   daemon/store.c \
   daemon/store_load.c \
-  daemon/store_row.c
+  daemon/store_row.c \
+  daemon/transport.c \
+  daemon/usage.c \
+  daemon/views.c \
+  daemon/views_ckpt.c \
+  daemon/views_cost.c \
+  daemon/views_event.c \
+  daemon/views_job.c \
+  daemon/views_node.c \
+  daemon/work.c
 DAEMON_TESTS := \
+  tests/unit/daemon/test_config.c \
+  tests/unit/daemon/test_conn.c \
+  tests/unit/daemon/test_rendezvous.c \
+  tests/unit/daemon/test_slotmap.c \
   tests/unit/daemon/test_store.c
 GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h
