@@ -1,0 +1,70 @@
+#include "ctl/ckpts.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "ctl/cells.h"
+#include "ctl/format.h"
+#include "ctl/page.h"
+#include "ctl/pick.h"
+
+static const struct column ckpt_columns[] = {
+    {"ID", "id", COLUMN_RIGHT, NULL, NULL},
+    {"JOB", "job", COLUMN_RIGHT, NULL, NULL},
+    {"STEP", "step", COLUMN_RIGHT, NULL, NULL},
+    {"EPOCH", "epoch", COLUMN_RIGHT, NULL, NULL},
+    {"STATE", "state", COLUMN_STATE, NULL, NULL},
+    {"SIZE", "bytes", COLUMN_RIGHT, cell_bytes, NULL},
+    {"SHARDS", "shards", COLUMN_RIGHT, NULL, NULL},
+    {"COMMITTED", "committed_at", 0, cell_time, NULL},
+    {"PINNED", "pinned", 0, cell_yes, NULL},
+    {"SHA256", "sha256", COLUMN_WIDE, NULL, NULL},
+    {"PATH", "path", COLUMN_WIDE, NULL, NULL},
+    {"REASON", "reason", 0, NULL, NULL},
+};
+const struct listing ckpt_listing = LISTING("ckpt", "id", ckpt_columns);
+
+void ckpt_table(const struct output *o, struct buf *out, const char *heading, const json_t *ckpts)
+{
+    static const struct column columns[] = {
+        {"ID", "id", COLUMN_RIGHT, NULL, NULL},
+        {"STEP", "step", COLUMN_RIGHT, NULL, NULL},
+        {"EPOCH", "epoch", COLUMN_RIGHT, NULL, NULL},
+        {"STATE", "state", COLUMN_STATE, NULL, NULL},
+        {"SIZE", "bytes", COLUMN_RIGHT, cell_bytes, NULL},
+        {"SHARDS", "shards", COLUMN_RIGHT, NULL, NULL},
+        {"COMMITTED", "committed_at", 0, cell_time, NULL},
+        {"PATH", "path", COLUMN_WIDE, NULL, NULL},
+        {"REASON", "reason", 0, NULL, NULL},
+    };
+    page_table(o, out, heading, ckpts, columns, sizeof columns / sizeof columns[0]);
+}
+
+static const struct column shard_columns[] = {
+    {"RANK", "rank", COLUMN_RIGHT, NULL, NULL},
+    {"FILE", "file", 0, NULL, NULL},
+    {"SIZE", "bytes", COLUMN_RIGHT, cell_bytes, NULL},
+    {"XXH3", "xxh3", COLUMN_WIDE, NULL, NULL},
+    {"SHA256", "sha256", 0, NULL, NULL},
+};
+
+void ckpt_page(const struct output *o, struct buf *out, const json_t *ckpt)
+{
+    char what[40];
+    snprintf(what, sizeof what, "checkpoint %" PRId64, pick_int(ckpt, "id"));
+    page_title(o, out, what, "", pick_text(ckpt, "state"));
+    page_text(out, "reason", pick_text(ckpt, "reason"));
+    page_label(out, "of");
+    buf_printf(out, "job %" PRId64 ", step %" PRId64 ", epoch %" PRId64 "\n", pick_int(ckpt, "job"),
+               pick_int(ckpt, "step"), pick_int(ckpt, "epoch"));
+    page_label(out, "size");
+    format_bytes(out, pick_count(ckpt, "bytes"));
+    buf_printf(out, " in %" PRId64 " shard%s\n", pick_int(ckpt, "shards"),
+               pick_int(ckpt, "shards") == 1 ? "" : "s");
+    page_time(out, "committed", ckpt, "committed_at");
+    page_text(out, "pinned", json_is_true(pick(ckpt, "pinned")) ? "yes" : "no");
+    page_text(out, "path", pick_text(ckpt, "path"));
+    page_text(out, "sha256", pick_text(ckpt, "sha256"));
+    page_table(o, out, "shards", json_object_get(ckpt, "shard_list"), shard_columns,
+               sizeof shard_columns / sizeof shard_columns[0]);
+}

@@ -1,0 +1,13 @@
+/* What a checkpoint looks like: its row and its page. */
+#ifndef CTL_CKPTS_H
+#define CTL_CKPTS_H
+
+#include "ctl/output.h"
+
+extern const struct listing ckpt_listing;
+
+void ckpt_page(const struct output *o, struct buf *out, const json_t *ckpt);
+/* Of one job, as part of its page. */
+void ckpt_table(const struct output *o, struct buf *out, const char *heading, const json_t *ckpts);
+
+#endif

@@ -1,0 +1,348 @@
+#include "ctl/cmd.h"
+
+#define END                                                                                        \
+    {                                                                                              \
+        0                                                                                          \
+    }
+#define JOB_STATES  "PENDING|STARTING|RUNNING|SUSPENDED|STOPPING|COMPLETED|FAILED|CANCELLED|HELD"
+#define NODE_STATES "UP|DRAINING|DRAINED|DOWN|FENCING|MAINT"
+
+const struct option global_options[] = {
+    {'o', "output", "table|wide|json|yaml|csv|name",
+     "how to print; json and yaml keys never change"},
+    {0, "no-header", NULL, "leave out the heading line"},
+    {'w', "watch", "[=SECONDS]", "show again every SECONDS (2) until Ctrl-C"},
+    {0, "sort", "COLUMN", "order a list by a column; -COLUMN for descending"},
+    {0, "limit", "N", "at most N lines; 0: all"},
+    {'y', "yes", NULL, "do not ask"},
+    {0, "server", "ADDR", "the coordinator's socket or host:port (DS_SERVER)"},
+    {0, "timeout", "DURATION", "give up after this long: 30s, 5m"},
+    {0, "color", "auto|always|never", "colours; auto: on a terminal"},
+    {'v', "verbose", NULL, "say on stderr what is asked and how long it takes"},
+    {'h', "help", NULL, "this text"},
+    {0, "version", NULL, "the version"},
+    END,
+};
+
+static const struct option submit_options[] = {
+    {0, "set", "KEY=VALUE", "override a key of the file, such as train.steps=100; repeatable"},
+    {0, "key", "KEY", "idempotency key: the same key gives the same job, always"},
+    {0, "wait", NULL, "wait until the job ended; exit status as of job wait"},
+    {'f', "follow", NULL, "show the logs of rank 0, then do as --wait"},
+    {0, "dry-run", NULL, "check everything, submit nothing"},
+    {0, "parsable", NULL, "print the id alone"},
+    END,
+};
+static const struct option list_options[] = {
+    {0, "state", JOB_STATES, "only jobs in this state"},
+    {'u', "user", "USER", "only this user's"},
+    {'q', "queue", "QUEUE", "only those of this queue"},
+    {'a', "all", NULL, "also those that ended"},
+    END,
+};
+static const struct option reason_options[] = {
+    {0, "reason", "TEXT", "why, for the record"},
+    END,
+};
+static const struct option logs_options[] = {
+    {'r', "rank", "RANKS", "this rank, a list such as 0,2-3, or all; default 0"},
+    {0, "attempt", "A", "of this attempt; default the newest"},
+    {'f', "follow", NULL, "go on as the logs grow, over restarts, until the job ended"},
+    {'n', "tail", "N", "start N lines before the end"},
+    {0, "stdout", NULL, "only what went to standard output"},
+    {0, "stderr", NULL, "only what went to standard error"},
+    END,
+};
+static const struct option metrics_options[] = {
+    {'p', "plot", NULL, "draw the loss over the steps"},
+    {0, "from", "STEP", "from this step on"},
+    END,
+};
+static const struct option node_list_options[] = {
+    {0, "state", NODE_STATES, "only nodes in this state"},
+    END,
+};
+static const struct option cost_options[] = {
+    {0, "by", "job|user|account|stage|queue|node|category|month",
+     "what a line stands for; default job"},
+    {0, "from", "TIME", "from 2026-11-01, 2026-11-01T12:00, an RFC 3339 time, or 7d (ago)"},
+    {0, "to", "TIME", "until then; default now"},
+    END,
+};
+static const struct option event_options[] = {
+    {0, "since", "SEQ", "those after this sequence number"},
+    {'j', "job", "ID", "only this job's"},
+    END,
+};
+
+const struct command commands[] = {
+    {
+        .noun = "job",
+        .verb = "submit",
+        .alias = "submit",
+        .arguments = "FILE",
+        .argument = ARGUMENT_FILE,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = submit_options,
+        .summary = "Submit a YAML job; '-' is standard input",
+        .details = "The file and the model it names are checked here first, so that mistakes are "
+                   "shown with their\n"
+                   "line even without a coordinator. Relative paths in the file start at its "
+                   "folder; the job\n"
+                   "runs in the current folder. Prints 'submitted job 12 (name)'.\n"
+                   "\n"
+                   "Without an answer the same request is sent again, with the same key, until "
+                   "--timeout (30s):\n"
+                   "it cannot become two jobs.\n"
+                   "\n"
+                   "  dsctl submit etc/demo.yaml --set train.steps=100 --follow\n"
+                   "  id=$(dsctl submit job.yaml --parsable)",
+        .run = cmd_job_submit,
+    },
+    {
+        .noun = "job",
+        .verb = "list",
+        .alias = "jobs",
+        .arguments = "",
+        .options = list_options,
+        .summary = "List live jobs, newest first",
+        .details = "--all lists those that ended, too; --state looks among them. The newest 1000, "
+                   "unless --limit\n"
+                   "says otherwise.\n"
+                   "\n"
+                   "  dsctl jobs --state RUNNING --sort -gpus\n"
+                   "  dsctl jobs -u $USER -o name | xargs dsctl cancel",
+        .view = cmd_job_list,
+    },
+    {
+        .noun = "job",
+        .verb = "show",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "All about one job: attempts, checkpoints, cost",
+        .view = cmd_job_show,
+    },
+    {
+        .noun = "job",
+        .verb = "why",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "The one reason a job waits, with counts",
+        .view = cmd_job_why,
+    },
+    {
+        .noun = "job",
+        .verb = "cancel",
+        .alias = "cancel",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "End jobs",
+        .details = "A job that runs may save a checkpoint first. Asks before it cancels several, "
+                   "on a terminal\n"
+                   "and without --yes.",
+        .run = cmd_job_cancel,
+    },
+    {
+        .noun = "job",
+        .verb = "hold",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "Keep jobs from starting until released",
+        .run = cmd_job_hold,
+    },
+    {
+        .noun = "job",
+        .verb = "release",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .summary = "Let held jobs start again",
+        .run = cmd_job_release,
+    },
+    {
+        .noun = "job",
+        .verb = "wait",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "Wait until a job ended",
+        .details = "Exit status 0 if it completed, 1 if it failed or was cancelled. Outlives a "
+                   "restart of the\n"
+                   "coordinator. With --timeout it exits with 7 when the job has not ended by\n"
+                   "then; the job goes on.",
+        .run = cmd_job_wait,
+    },
+    {
+        .noun = "job",
+        .verb = "logs",
+        .alias = "logs",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = logs_options,
+        .summary = "What the ranks of a job printed",
+        .details = "Without -f, first all of a rank's stdout, then its stderr. Lines of several "
+                   "ranks start with\n"
+                   "[RANK], those on stderr with [RANK!]. Everything goes to stdout.\n"
+                   "\n"
+                   "  dsctl logs 12 -f\n"
+                   "  dsctl logs 12 --rank all --stderr --tail 20",
+        .run = cmd_job_logs,
+    },
+    {
+        .noun = "job",
+        .verb = "metrics",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = metrics_options,
+        .summary = "Loss, gradient norm, tokens a second, step by step",
+        .details = "A table shows the newest 20 steps unless --limit says otherwise; csv, json and "
+                   "yaml all.\n"
+                   "\n"
+                   "  dsctl job metrics 12 --plot --watch",
+        .view = cmd_job_metrics,
+    },
+    {
+        .noun = "node",
+        .verb = "list",
+        .alias = "nodes",
+        .arguments = "",
+        .options = node_list_options,
+        .summary = "List nodes and what runs on them",
+        .view = cmd_node_list,
+    },
+    {
+        .noun = "node",
+        .verb = "show",
+        .arguments = "NODE",
+        .argument = ARGUMENT_NODE,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "One node, accelerator by accelerator",
+        .view = cmd_node_show,
+    },
+    {
+        .noun = "node",
+        .verb = "drain",
+        .arguments = "NODE...",
+        .argument = ARGUMENT_NODE,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "Start nothing new on nodes (--reason required)",
+        .details = "Takes host lists. What runs there goes on; the node is DRAINED when the last "
+                   "job left.\n"
+                   "Asks before it drains several, on a terminal and without --yes.\n"
+                   "\n"
+                   "  dsctl node drain 'gpu[001-032,040]' --reason 'switch firmware'",
+        .run = cmd_node_drain,
+    },
+    {
+        .noun = "node",
+        .verb = "resume",
+        .arguments = "NODE...",
+        .argument = ARGUMENT_NODE,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .summary = "Let jobs start on drained nodes again",
+        .run = cmd_node_resume,
+    },
+    {
+        .noun = "ckpt",
+        .verb = "list",
+        .arguments = "[JOB]",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 0,
+        .arguments_max = 1,
+        .summary = "List checkpoints, of one job or of all",
+        .view = cmd_ckpt_list,
+    },
+    {
+        .noun = "ckpt",
+        .verb = "show",
+        .arguments = "ID",
+        .argument = ARGUMENT_CKPT,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "One checkpoint with its shards and digests",
+        .view = cmd_ckpt_show,
+    },
+    {
+        .noun = "ckpt",
+        .verb = "verify",
+        .arguments = "ID...",
+        .argument = ARGUMENT_CKPT,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .summary = "Read checkpoints back and compare every digest",
+        .details =
+            "Exit status 0 if all are as they were written, 1 if one is not, 8 if only some are.",
+        .run = cmd_ckpt_verify,
+    },
+    {
+        .noun = "cost",
+        .verb = "report",
+        .arguments = "",
+        .options = cost_options,
+        .summary = "Where the GPU-hours and the dollars went",
+        .details = "The last line is the capacity identity: allocated + down + planned_down + idle "
+                   "= reported.\n"
+                   "\n"
+                   "  dsctl cost report --by user --from 30d --sort -cost",
+        .view = cmd_cost_report,
+    },
+    {
+        .noun = "cost",
+        .verb = "verify",
+        .arguments = "",
+        .summary = "Recompute the ledger's hash chain and sums",
+        .details = "Exit status 1 if the chain is broken, or allocated + down + planned_down + "
+                   "idle is not what\n"
+                   "was reported.",
+        .view = cmd_cost_verify,
+    },
+    {
+        .noun = "event",
+        .verb = "list",
+        .arguments = "",
+        .options = event_options,
+        .summary = "What happened, oldest first",
+        .details = "The newest 100, or from --since on, unless --limit says otherwise.",
+        .view = cmd_event_list,
+    },
+    {
+        .noun = "event",
+        .verb = "tail",
+        .arguments = "",
+        .options = event_options,
+        .summary = "Events as they happen",
+        .details = "Starts with the newest 10, or after --since. Each event is shown exactly once, "
+                   "also over a\n"
+                   "restart of the coordinator. -o json prints one object a line.",
+        .run = cmd_event_tail,
+    },
+    {
+        .noun = "cluster",
+        .verb = "status",
+        .arguments = "",
+        .summary = "The cluster at a glance",
+        .view = cmd_cluster_status,
+    },
+    {.noun = NULL},
+};

@@ -1,0 +1,285 @@
+#include "ctl/jobs.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/cells.h"
+#include "ctl/ckpts.h"
+#include "ctl/events.h"
+#include "ctl/format.h"
+#include "ctl/nodes.h"
+#include "ctl/page.h"
+#include "ctl/pick.h"
+#include "ctl/text.h"
+#include "lib/clock.h"
+
+/* ---- the row */
+
+static json_t *gpus_of(const json_t *job)
+{
+    return json_integer(pick_int(job, "nodes_requested") * pick_int(job, "gpus_per_node"));
+}
+
+/* Since the first start, waiting between attempts included. */
+static json_t *elapsed_of(const json_t *job)
+{
+    int64_t start_ms = 0;
+    int64_t end_ms = clock_wall_ms();
+    if (!pick_time(job, "started_at", &start_ms)) {
+        return json_null();
+    }
+    pick_time(job, "ended_at", &end_ms);
+    return json_integer(end_ms > start_ms ? end_ms - start_ms : 0);
+}
+
+static void step_cell(struct buf *out, const json_t *job, const json_t *step)
+{
+    int64_t steps = pick_int(job, "progress.steps");
+    if (json_integer_value(step) == 0 && steps == 0) {
+        return; /* a command that reports no steps */
+    }
+    buf_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(step));
+    if (steps > 0) {
+        buf_printf(out, "/%" PRId64, steps);
+    }
+}
+
+static const struct column job_columns[] = {
+    {"ID", "id", COLUMN_RIGHT, NULL, NULL},
+    {"NAME", "name", 0, NULL, NULL},
+    {"USER", "user", 0, NULL, NULL},
+    {"ACCOUNT", "account", COLUMN_WIDE, NULL, NULL},
+    {"QUEUE", "queue", 0, NULL, NULL},
+    {"STAGE", "stage", COLUMN_WIDE, NULL, NULL},
+    {"STATE", "state", COLUMN_STATE, NULL, NULL},
+    {"PRIO", "priority", COLUMN_RIGHT, NULL, NULL},
+    {"NODES", "nodes_requested", COLUMN_RIGHT, NULL, NULL},
+    {"GPUS", "gpus", COLUMN_RIGHT, NULL, gpus_of},
+    {"ATTEMPT", "attempt", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
+    {"STEP", "progress.step", COLUMN_RIGHT, step_cell, NULL},
+    {"STEPS", "progress.steps", COLUMN_CSV, NULL, NULL},
+    {"LOSS", "progress.loss", COLUMN_RIGHT, cell_loss, NULL},
+    {"TOKENS/S", "progress.tokens_per_s", COLUMN_RIGHT | COLUMN_WIDE, cell_count, NULL},
+    {"CKPT", "last_checkpoint.step", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
+    {"CKPT-AGE", "last_checkpoint.committed_at", COLUMN_RIGHT | COLUMN_WIDE, cell_age, NULL},
+    {"GPU-HOURS", "usage.gpu_ms", COLUMN_RIGHT | COLUMN_WIDE, cell_gpu_hours, NULL},
+    {"COST", "usage.cost_micro_usd", COLUMN_RIGHT | COLUMN_WIDE, cell_usd, NULL},
+    {"SUBMITTED", "submitted_at", COLUMN_CSV, NULL, NULL},
+    {"STARTED", "started_at", COLUMN_CSV, NULL, NULL},
+    {"ENDED", "ended_at", COLUMN_CSV, NULL, NULL},
+    {"ELAPSED", "elapsed_ms", COLUMN_RIGHT, cell_duration, elapsed_of},
+    {"NODELIST", "nodes", COLUMN_WIDE, cell_nodes, NULL},
+    {"REASON", "reason.text", 0, NULL, NULL},
+};
+const struct listing job_listing = LISTING("job", "id", job_columns);
+
+/* ---- the page */
+
+static void resumed_cell(struct buf *out, const json_t *attempt, const json_t *step)
+{
+    buf_printf(out, "step %" JSON_INTEGER_FORMAT, json_integer_value(step));
+    if (pick(attempt, "resume_ckpt") != NULL) {
+        buf_printf(out, " (ckpt %" PRId64 ")", pick_int(attempt, "resume_ckpt"));
+    }
+}
+
+static const struct column attempt_columns[] = {
+    {"ATTEMPT", "attempt", COLUMN_RIGHT, NULL, NULL},
+    {"STATE", "state", COLUMN_STATE | COLUMN_WIDE, NULL, NULL},
+    {"NODES", "nodes", 0, cell_nodes, NULL},
+    {"START", "started_at", 0, cell_time, NULL},
+    {"END", "ended_at", 0, cell_time, NULL},
+    {"RESUMED-FROM", "resume_step", 0, resumed_cell, NULL},
+    {"FIRST", "first_step", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
+    {"LAST", "last_step", COLUMN_RIGHT, NULL, NULL},
+    {"LOST", "lost_steps", COLUMN_RIGHT, NULL, NULL},
+    {"DETECT", "detect_ms", COLUMN_RIGHT, cell_duration, NULL},
+    {"RESTART", "restart_ms", COLUMN_RIGHT, cell_duration, NULL},
+    {"CAUSE", "cause", 0, NULL, NULL},
+};
+
+static void append_ownership(struct buf *out, const json_t *job)
+{
+    page_label(out, "user");
+    text_append_clean(out, pick_text(job, "user"));
+    buf_append_str(out, ", account ");
+    text_append_clean(out, pick_text(job, "account"));
+    buf_append_str(out, ", queue ");
+    text_append_clean(out, pick_text(job, "queue"));
+    buf_append_str(out, ", stage ");
+    text_append_clean(out, pick_text(job, "stage"));
+    buf_printf(out, ", priority %" PRId64 "\n", pick_int(job, "priority"));
+}
+
+static void append_place(struct buf *out, const json_t *job)
+{
+    int64_t nodes = pick_int(job, "nodes_requested");
+    int64_t gpus = pick_int(job, "gpus_per_node");
+    page_label(out, "asked for");
+    buf_printf(out, "%" PRId64 " node%s with %" PRId64 " GPU%s each\n", nodes,
+               nodes == 1 ? "" : "s", gpus, gpus == 1 ? "" : "s");
+    if (json_array_size(pick(job, "nodes")) > 0) {
+        page_label(out, "nodes");
+        nodes_append(out, pick(job, "nodes"));
+        buf_append_str(out, "\n");
+    }
+}
+
+static void append_exit(struct buf *out, const json_t *job)
+{
+    const char *kind = pick_text(job, "exit.class");
+    int64_t signal = pick_int(job, "exit.signal");
+    if (pick(job, "exit") == NULL) {
+        return;
+    }
+    page_label(out, "exit");
+    if (signal != 0) {
+        const char *name = sigabbrev_np((int)signal);
+        buf_printf(out, "signal %" PRId64, signal);
+        if (name != NULL) {
+            buf_printf(out, " (SIG%s)", name);
+        }
+    } else {
+        buf_printf(out, "status %" PRId64, pick_int(job, "exit.code"));
+    }
+    if (kind[0] != 0) {
+        buf_append_str(out, ", ");
+        text_append_clean(out, kind);
+    }
+    buf_append_str(out, "\n");
+}
+
+static void append_number(struct buf *out, const json_t *job, const char *path, const char *name,
+                          const char *separator)
+{
+    const json_t *value = pick(job, path);
+    if (value != NULL) {
+        buf_printf(out, "%s%s%.4f", separator, name, json_number_value(value));
+    }
+}
+
+static void append_progress(struct buf *out, const json_t *job)
+{
+    uint64_t step = pick_count(job, "progress.step");
+    uint64_t steps = pick_count(job, "progress.steps");
+    double rate = json_number_value(pick(job, "progress.tokens_per_s"));
+    uint64_t tokens = pick_count(job, "progress.tokens");
+    if (step == 0 && steps == 0) {
+        return;
+    }
+    page_label(out, "progress");
+    buf_printf(out, "step %" PRIu64, step);
+    if (steps > 0) {
+        buf_printf(out, " of %" PRIu64 " (", steps);
+        format_percent(out, step, steps);
+        buf_append_str(out, ")");
+    }
+    if (tokens > 0) {
+        buf_append_str(out, ", ");
+        format_count(out, (double)tokens);
+        buf_append_str(out, " tokens");
+    }
+    if (rate > 0) {
+        buf_append_str(out, ", ");
+        format_count(out, rate);
+        buf_append_str(out, " tokens/s");
+    }
+    if (rate > 0 && step > 0 && steps > step && strcmp(pick_text(job, "state"), "RUNNING") == 0) {
+        double seconds_left = (double)tokens / (double)step * (double)(steps - step) / rate;
+        buf_append_str(out, ", about ");
+        format_duration(out, seconds_left < 1e12 ? (int64_t)(seconds_left * 1000) : INT64_MAX);
+        buf_append_str(out, " left");
+    }
+    buf_append_str(out, "\n");
+    if (pick(job, "progress.loss") != NULL) {
+        page_label(out, "loss");
+        append_number(out, job, "progress.loss", "", "");
+        append_number(out, job, "progress.valid_loss", "validation ", ", ");
+        append_number(out, job, "progress.mtp_loss", "MTP ", ", ");
+        append_number(out, job, "progress.grad_norm", "gradient norm ", ", ");
+        buf_append_str(out, "\n");
+    }
+}
+
+static void append_checkpoint(struct buf *out, const json_t *job)
+{
+    int64_t at_ms = 0;
+    if (pick(job, "last_checkpoint") == NULL) {
+        return;
+    }
+    page_label(out, "checkpoint");
+    buf_printf(out, "%" PRId64 ", of step %" PRId64, pick_int(job, "last_checkpoint.id"),
+               pick_int(job, "last_checkpoint.step"));
+    if (pick_time(job, "last_checkpoint.committed_at", &at_ms)) {
+        buf_append_str(out, ", ");
+        format_duration(out, clock_wall_ms() - at_ms);
+        buf_append_str(out, " ago");
+    }
+    buf_append_str(out, "\n");
+}
+
+static void append_usage(struct buf *out, const json_t *job)
+{
+    uint64_t gpu_ms = pick_count(job, "usage.gpu_ms");
+    if (pick(job, "usage") == NULL) {
+        return;
+    }
+    page_label(out, "cost");
+    format_usd(out, pick_int(job, "usage.cost_micro_usd"));
+    buf_append_str(out, " for ");
+    format_gpu_hours(out, gpu_ms);
+    buf_append_str(out, " GPU-hours");
+    if (gpu_ms > 0) {
+        buf_append_str(out, ", ");
+        format_percent(out, pick_count(job, "usage.productive_gpu_ms"), gpu_ms);
+        buf_append_str(out, " of them productive");
+    }
+    buf_append_str(out, "\n");
+}
+
+void job_page(const struct output *o, struct buf *out, const json_t *job)
+{
+    char what[40];
+    snprintf(what, sizeof what, "job %" PRId64, pick_int(job, "id"));
+    page_title(o, out, what, pick_text(job, "name"), pick_text(job, "state"));
+    page_text(out, "reason", pick_text(job, "reason.text"));
+    append_ownership(out, job);
+    append_place(out, job);
+    page_time(out, "submitted", job, "submitted_at");
+    page_time(out, "started", job, "started_at");
+    page_time(out, "ended", job, "ended_at");
+    append_exit(out, job);
+    append_progress(out, job);
+    append_checkpoint(out, job);
+    page_label(out, "restarts");
+    buf_printf(out, "%" PRId64 "\n", pick_int(job, "restarts"));
+    append_usage(out, job);
+    page_text(out, "workdir", pick_text(job, "workdir"));
+    page_table(o, out, "attempts", json_object_get(job, "attempts"), attempt_columns,
+               sizeof attempt_columns / sizeof attempt_columns[0]);
+    ckpt_table(o, out, "checkpoints", json_object_get(job, "checkpoints"));
+    event_table(o, out, "timeline", json_object_get(job, "events"));
+}
+
+/* ---- the end */
+
+bool job_has_ended(const char *state)
+{
+    return strcmp(state, "COMPLETED") == 0 || strcmp(state, "FAILED") == 0 ||
+           strcmp(state, "CANCELLED") == 0;
+}
+
+int job_verdict(const Ds__Job *job, struct err *err)
+{
+    if (strcmp(job->state, "COMPLETED") == 0) {
+        return 0;
+    }
+    const char *why = job->reason != NULL && job->reason->text[0] != 0 ? job->reason->text
+                                                                       : "no reason was given";
+    const char *what = strcmp(job->state, "CANCELLED") == 0 ? "was cancelled" : "failed";
+    return err_set(err, ERR_FAILED,
+                   "job %" PRIu64 " (%s) %s: %s (dsctl job show %" PRIu64 " tells more)", job->id,
+                   job->name, what, why, job->id);
+}

@@ -1,0 +1,19 @@
+/* What a job looks like: its row and its page. */
+#ifndef CTL_JOBS_H
+#define CTL_JOBS_H
+
+#include <stdbool.h>
+
+#include "ctl/output.h"
+#include "proto/rpc.h"
+
+extern const struct listing job_listing;
+
+void job_page(const struct output *o, struct buf *out, const json_t *job);
+
+/* COMPLETED, FAILED or CANCELLED. */
+bool job_has_ended(const char *state);
+/* 0 for a completed job; for one that failed or was cancelled ERR_FAILED and a sentence. */
+int job_verdict(const Ds__Job *job, struct err *err);
+
+#endif
