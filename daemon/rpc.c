@@ -132,13 +132,21 @@ static void serve_hello(struct call *call, const Ds__Hello *hello)
 
 /* ------------------------------------------------------------------ frames */
 
-/* Says why, to the peer and to the log, and ends the connection. */
+/* Says why, to the peer and to the log. A request in a sound frame from a peer that said HELLO
+ * costs it nothing more: it may be of a newer version. Anything else ends the connection. */
 static void refuse(struct conn *conn, const struct frame *f, int code, const char *text)
 {
-    if (f->kind == FRAME_REQUEST) {
-        rpc_pack_error(conn_out(conn), f->method, f->request_id, code, text);
+    if (f->kind != FRAME_REQUEST) {
+        conn_finish(conn, text);
+        return;
     }
-    conn_finish(conn, text);
+    rpc_pack_error(conn_out(conn), f->method, f->request_id, code, text);
+    conn_touch(conn);
+    if (conn->greeted) {
+        log_warn("refused a request of %s: %s", conn->peer.text, text);
+    } else {
+        conn_finish(conn, text);
+    }
 }
 
 static void serve_request(struct peer *peer, const struct frame *f)
