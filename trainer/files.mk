@@ -69,5 +69,9 @@ FLAGS_trainer/cpu/kernels_avx2.c := $(FLAGS_LOOPS) -mavx2
 FLAGS_trainer/cpu/kernels_avx512.c := $(FLAGS_LOOPS) -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl -mprefer-vector-width=512
 endif
 
+TRAINER_TESTS += tests/unit/trainer/test_rng.c
+TRAINER_TESTS += tests/unit/trainer/test_fp8.c
+TRAINER_TESTS += tests/unit/trainer/test_route.c
+TRAINER_TESTS += tests/unit/trainer/test_router.c
 TRAINER_TESTS += tests/unit/trainer/test_model.c
 TRAINER_TESTS += tests/unit/trainer/test_reference.c

@@ -1,6 +1,8 @@
-/* OpenBLAS is loaded by hand because it reads its environment as it is loaded, and two settings
- * must be there by then: no threads of its own, and AVX-512 kernels on AMD processors, where
- * OpenBLAS 0.3.21 falls back to the AVX2 ones at about half the speed. */
+/* OpenBLAS is loaded by hand because it reads its environment as it is loaded, and the environment
+ * of whoever started the rank must not decide the bits of a run: which kernels are used
+ * (OPENBLAS_CORETYPE), their blocking (OPENBLAS_L2_SIZE), the number of threads. The library picks
+ * kernels by the processor. To have the same bits on different processors, name one for all in
+ * DS_BLAS_CORETYPE (a value of OPENBLAS_CORETYPE, such as Haswell), in the job's `env`. */
 #include "trainer/cpu/blas.h"
 
 #include <dlfcn.h>
@@ -20,13 +22,13 @@ static sgemm_fn *sgemm;
 
 static void choose_kernels(void)
 {
-#ifdef __x86_64__
-    if (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
-        setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 0);
+    const char *wanted = getenv("DS_BLAS_CORETYPE");
+    if (wanted != NULL) {
+        setenv("OPENBLAS_CORETYPE", wanted, 1);
+    } else {
+        unsetenv("OPENBLAS_CORETYPE");
     }
-#endif
+    unsetenv("OPENBLAS_L2_SIZE");
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
 }
 
