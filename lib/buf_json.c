@@ -6,14 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Three-byte sequences that JSON allows in the raw but YAML does not: U+FEFF, U+FFFE, U+FFFF. */
-static bool is_yaml_unprintable(const unsigned char *p, unsigned *code)
+/* Three-byte sequences that mean themselves in JSON but not in YAML: U+FEFF, U+FFFE and U+FFFF are
+ * no YAML characters, and U+2028 and U+2029 are line breaks. */
+static bool is_special_in_yaml(const unsigned char *p, unsigned *code)
 {
-    if (p[0] == 0xef && ((p[1] == 0xbb && p[2] == 0xbf) || (p[1] == 0xbf && p[2] >= 0xbe))) {
-        *code = 0xf000u | (unsigned)(p[1] & 0x3f) << 6 | (unsigned)(p[2] & 0x3f);
-        return true;
+    bool no_character =
+        p[0] == 0xef && ((p[1] == 0xbb && p[2] == 0xbf) || (p[1] == 0xbf && p[2] >= 0xbe));
+    bool line_break = p[0] == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9);
+    if (no_character || line_break) {
+        *code = (p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
     }
-    return false;
+    return no_character || line_break;
 }
 
 void buf_json_text(struct buf *out, const char *text)
@@ -36,7 +39,7 @@ void buf_json_text(struct buf *out, const char *text)
         } else if (p[0] == 0xc2 && p[1] < 0xa0) { /* U+0080 to U+009F */
             buf_printf(out, "\\u%04x", p[1]);
             p++;
-        } else if (is_yaml_unprintable(p, &code)) {
+        } else if (is_special_in_yaml(p, &code)) {
             buf_printf(out, "\\u%04x", code);
             p += 2;
         } else {

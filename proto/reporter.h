@@ -21,8 +21,8 @@ void reporter_destroy(struct reporter *r, int64_t drain_ms);
 
 /* Queue a report; never blocks on the network. job and epoch are filled in here. Steps waiting to
  * be sent are merged into one message; one that was sent is only ever repeated as it was, and the
- * next leaves after its acknowledgement, so a receiver knows a repeat by its last step. A report that
- * is refused (not for the time being, but for good) is logged and dropped. */
+ * next leaves after its acknowledgement, so a receiver knows a repeat by its last step. A report
+ * that is refused (not for the time being, but for good) is logged and dropped. */
 void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
                    uint64_t ckpt_stall_ms, uint64_t data_wait_ms);
 void reporter_shard(struct reporter *r, const Ds__ShardReport *shard);
