@@ -134,11 +134,11 @@ static int resolve(const char *address, struct sockaddr_storage *out, struct err
     struct addrinfo *found = NULL;
     int rc = getaddrinfo(host, colon + 1, &hints, &found);
     if (rc != 0) {
-        return err_set(err, ERR_INVALID, "cannot listen on %s: %s", address, gai_strerror(rc));
+        return err_set(err, ERR_CONFIG, "cannot listen on %s: %s", address, gai_strerror(rc));
     }
     if (!is_loopback(found->ai_addr)) {
         freeaddrinfo(found);
-        return err_set(err, ERR_INVALID,
+        return err_set(err, ERR_CONFIG,
                        "will not listen on %s: without TLS only loopback addresses are safe (use "
                        "127.0.0.1:PORT, and "
                        "a tunnel between machines)",

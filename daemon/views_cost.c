@@ -14,25 +14,13 @@
 #include "daemon/views_db.h"
 #include "lib/mem.h"
 
-/* The first three belong to no job. */
-static const char *const categories[] = {
-    "idle",      "down", "planned_down", "productive",    "init",
-    "data_wait", "held", "recovery",     "lost_progress", "checkpoint_stall"};
-enum {
-    IDLE,
-    DOWN,
-    PLANNED_DOWN,
-    PRODUCTIVE,
-    CATEGORIES = sizeof categories / sizeof categories[0]
-};
-
 enum grouping { BY_JOB, BY_USER, BY_ACCOUNT, BY_STAGE, BY_QUEUE, BY_NODE, BY_CATEGORY, BY_MONTH };
 static const char *const groupings[] = {"job",   "user", "account",  "stage",
                                         "queue", "node", "category", "month"};
 enum { GROUPINGS = sizeof groupings / sizeof groupings[0] };
 
 struct cell {
-    int64_t ms[CATEGORIES];
+    int64_t ms[CATEGORY_COUNT];
     int64_t cost;
     bool used;
 };
@@ -53,8 +41,8 @@ struct interval {
 
 static int category_of(const char *name)
 {
-    for (int i = 0; i < CATEGORIES; i++) {
-        if (strcmp(categories[i], name) == 0) {
+    for (int i = 0; i < CATEGORY_COUNT; i++) {
+        if (strcmp(category_names[i], name) == 0) {
             return i;
         }
     }
@@ -237,7 +225,7 @@ static int name_of(struct views *v, enum grouping by, size_t index, char **key, 
                        "SELECT n.name FROM gpu g JOIN node n ON n.id = g.node_id WHERE g.id = ?1",
                        index, key, err);
     case BY_CATEGORY:
-        *key = mem_strdup(categories[index]);
+        *key = mem_strdup(category_names[index]);
         return 0;
     case BY_MONTH:
         *key = mem_printf("%04zu-%02zu", 1970 + index / 12, index % 12 + 1);
@@ -255,7 +243,7 @@ static int compare_named(const void *a, const void *b)
 
 static void merge(struct cell *sum, const struct cell *more)
 {
-    for (int i = 0; i < CATEGORIES; i++) {
+    for (int i = 0; i < CATEGORY_COUNT; i++) {
         sum->ms[i] += more->ms[i];
     }
     sum->cost += more->cost;
@@ -305,13 +293,13 @@ static Ds__CostItem *make_item(const char *key, const struct cell *cell)
     ds__cost_item__init(item);
     item->key = mem_strdup(key);
     item->cost_micro_usd = cell->cost;
-    item->productive_gpu_ms = (uint64_t)cell->ms[PRODUCTIVE];
-    for (int i = 0; i < CATEGORIES; i++) {
+    item->productive_gpu_ms = (uint64_t)cell->ms[CATEGORY_PRODUCTIVE];
+    for (int i = 0; i < CATEGORY_COUNT; i++) {
         item->gpu_ms += (uint64_t)cell->ms[i];
-        if (i != PRODUCTIVE && cell->ms[i] > 0) {
+        if (i != CATEGORY_PRODUCTIVE && cell->ms[i] > 0) {
             Ds__BadputEntry *bad = mem_alloc(sizeof *bad);
             ds__badput_entry__init(bad);
-            bad->category = mem_strdup(categories[i]);
+            bad->category = mem_strdup(category_names[i]);
             bad->gpu_ms = (uint64_t)cell->ms[i];
             views_push(&item->badput, &item->n_badput, bad);
         }
@@ -323,10 +311,10 @@ static Ds__Capacity *make_capacity(const struct report *r)
 {
     Ds__Capacity *c = mem_alloc(sizeof *c);
     ds__capacity__init(c);
-    c->idle = (uint64_t)r->all.ms[IDLE];
-    c->down = (uint64_t)r->all.ms[DOWN];
-    c->planned_down = (uint64_t)r->all.ms[PLANNED_DOWN];
-    for (int i = PLANNED_DOWN + 1; i < CATEGORIES; i++) {
+    c->idle = (uint64_t)r->all.ms[CATEGORY_IDLE];
+    c->down = (uint64_t)r->all.ms[CATEGORY_DOWN];
+    c->planned_down = (uint64_t)r->all.ms[CATEGORY_PLANNED_DOWN];
+    for (int i = CATEGORY_INIT; i < CATEGORY_COUNT; i++) {
         c->allocated += (uint64_t)r->all.ms[i];
     }
     c->reported = (uint64_t)r->reported_ms;

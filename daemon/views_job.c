@@ -175,23 +175,26 @@ static int query_list(struct views *v, const Ds__JobListRequest *r, sqlite3_stmt
         r->state != NULL && (strcmp(r->state, "COMPLETED") == 0 ||
                              strcmp(r->state, "FAILED") == 0 || strcmp(r->state, "CANCELLED") == 0);
     if ((r->has_all && r->all) || ended) {
-        TRY(views_query(v,
-                        JOB_COLUMNS
-                        "WHERE (?1 IS NULL OR j.state = ?1) AND (?2 IS NULL OR j.user = ?2)"
-                        " AND (?3 IS NULL OR j.queue = ?3) ORDER BY j.id DESC",
-                        stmt, err));
+        TRY(views_query(
+            v,
+            JOB_COLUMNS
+            "WHERE j.id < ?4 AND (?1 IS NULL OR j.state = ?1) AND (?2 IS NULL OR j.user = ?2)"
+            " AND (?3 IS NULL OR j.queue = ?3) ORDER BY j.id DESC",
+            stmt, err));
     } else {
         /* The literal list lets SQLite use the index of live jobs. */
-        TRY(views_query(v,
-                        JOB_COLUMNS
-                        "WHERE j.state NOT IN ('COMPLETED','FAILED','CANCELLED')"
-                        " AND (?1 IS NULL OR j.state = ?1) AND (?2 IS NULL OR j.user = ?2)"
-                        " AND (?3 IS NULL OR j.queue = ?3) ORDER BY j.id DESC",
-                        stmt, err));
+        TRY(views_query(
+            v,
+            JOB_COLUMNS
+            "WHERE j.state NOT IN ('COMPLETED','FAILED','CANCELLED')"
+            " AND j.id < ?4 AND (?1 IS NULL OR j.state = ?1) AND (?2 IS NULL OR j.user = ?2)"
+            " AND (?3 IS NULL OR j.queue = ?3) ORDER BY j.id DESC",
+            stmt, err));
     }
     sqlite3_bind_text(*stmt, 1, r->state, -1, SQLITE_STATIC);
     sqlite3_bind_text(*stmt, 2, r->user, -1, SQLITE_STATIC);
     sqlite3_bind_text(*stmt, 3, r->queue, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(*stmt, 4, r->has_before ? (int64_t)r->before : INT64_MAX);
     return 0;
 }
 
