@@ -50,9 +50,9 @@ static const struct column shard_columns[] = {
 
 void ckpt_page(const struct output *o, struct buf *out, const json_t *ckpt)
 {
-    char what[40];
-    snprintf(what, sizeof what, "checkpoint %" PRId64, pick_int(ckpt, "id"));
-    page_title(o, out, what, "", pick_text(ckpt, "state"));
+    char id[24];
+    snprintf(id, sizeof id, "%" PRId64, pick_int(ckpt, "id"));
+    page_title(o, out, "checkpoint", id, "", pick_text(ckpt, "state"));
     page_text(out, "reason", pick_text(ckpt, "reason"));
     page_label(out, "of");
     buf_printf(out, "job %" PRId64 ", step %" PRId64 ", epoch %" PRId64 "\n", pick_int(ckpt, "job"),

@@ -31,7 +31,7 @@ static void status_page(const struct output *o, struct buf *out, const json_t *s
     int64_t now_ms = 0, started_ms = 0, scheduled_ms = 0;
     uint64_t gpus = pick_count(status, "gpus");
     uint64_t used = pick_count(status, "gpus_allocated");
-    page_title(o, out, "cluster", pick_text(status, "cluster"), "");
+    page_title(o, out, "cluster", pick_text(status, "cluster"), "", "");
     page_label(out, "coordinator");
     buf_append_str(out, "version ");
     text_append_clean(out, pick_text(status, "version"));

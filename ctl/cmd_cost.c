@@ -102,19 +102,26 @@ static int ask_times(const struct args *a, Ds__CostReportRequest *request, struc
     return 0;
 }
 
+/* By category, what a line is made of is the line itself. */
 static void append_table(const struct output *o, struct buf *out, const json_t *cost,
                          const char *by)
 {
-    struct column columns[COST_COLUMNS];
+    bool by_category = strcmp(by, "category") == 0;
     const struct table_view view = {&o->terminal, o->format == OUTPUT_WIDE, o->no_header};
-    json_t *rows = json_copy(json_object_get(cost, "items"));
+    struct column columns[COST_COLUMNS];
+    size_t count = 0;
     char title[32];
-    json_array_append(rows, json_object_get(cost, "total"));
-    memcpy(columns, cost_columns, sizeof columns);
     snprintf(title, sizeof title, "%s", by);
     text_upper(title);
+    for (size_t i = 0; i < COST_COLUMNS; i++) {
+        if (!by_category || i == 0 || i == 1 || i + 1 == COST_COLUMNS) {
+            columns[count++] = cost_columns[i];
+        }
+    }
     columns[0].title = title;
-    table_text(out, rows, columns, COST_COLUMNS, &view);
+    json_t *rows = json_copy(json_object_get(cost, "items"));
+    json_array_append(rows, json_object_get(cost, "total"));
+    table_text(out, rows, columns, count, &view);
     json_decref(rows);
     append_capacity(o, out, json_object_get(cost, "capacity"));
 }

@@ -13,10 +13,10 @@
 #define TABLE_STEPS 20u
 #define PLOT_ROWS   20u
 
-static void precise(struct buf *out, const json_t *item, const json_t *value)
+static void lr_cell(struct buf *out, const json_t *item, const json_t *value)
 {
     (void)item;
-    buf_printf(out, "%.3g", json_number_value(value));
+    buf_printf(out, "%.2e", json_number_value(value));
 }
 
 static const struct column metric_columns[] = {
@@ -27,8 +27,8 @@ static const struct column metric_columns[] = {
     {"MTP-LOSS", "mtp_loss", COLUMN_RIGHT, cell_loss, NULL},
     {"VALID-LOSS", "valid_loss", COLUMN_RIGHT, cell_loss, NULL},
     {"GRAD-NORM", "grad_norm", COLUMN_RIGHT, cell_loss, NULL},
-    {"LR", "lr", COLUMN_RIGHT, precise, NULL},
-    {"MAXVIO", "balance_maxvio", COLUMN_RIGHT | COLUMN_WIDE, precise, NULL},
+    {"LR", "lr", COLUMN_RIGHT, lr_cell, NULL},
+    {"MAXVIO", "balance_maxvio", COLUMN_RIGHT | COLUMN_WIDE, cell_loss, NULL},
     {"TOKENS/S", "tokens_per_s", COLUMN_RIGHT, cell_count, NULL},
     {"STEP-TIME", "step_ms", COLUMN_RIGHT, cell_duration, NULL},
 };

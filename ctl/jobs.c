@@ -79,10 +79,21 @@ const struct listing job_listing = LISTING("job", "id", job_columns);
 
 static void resumed_cell(struct buf *out, const json_t *attempt, const json_t *step)
 {
+    (void)attempt;
     buf_printf(out, "step %" JSON_INTEGER_FORMAT, json_integer_value(step));
-    if (pick(attempt, "resume_ckpt") != NULL) {
-        buf_printf(out, " (ckpt %" PRId64 ")", pick_int(attempt, "resume_ckpt"));
-    }
+}
+
+/* Without the day when that is the day of the start. */
+static void end_cell(struct buf *out, const json_t *attempt, const json_t *value)
+{
+    struct buf start = {0};
+    struct buf end = {0};
+    cell_time(&start, attempt, pick(attempt, "started_at"));
+    cell_time(&end, attempt, value);
+    bool same_day = start.len > 11 && end.len > 11 && memcmp(start.data, end.data, 11) == 0;
+    buf_append_str(out, buf_cstr(&end) + (same_day ? 11 : 0));
+    buf_fini(&start);
+    buf_fini(&end);
 }
 
 static const struct column attempt_columns[] = {
@@ -90,8 +101,9 @@ static const struct column attempt_columns[] = {
     {"STATE", "state", COLUMN_STATE | COLUMN_WIDE, NULL, NULL},
     {"NODES", "nodes", 0, cell_nodes, NULL},
     {"START", "started_at", 0, cell_time, NULL},
-    {"END", "ended_at", 0, cell_time, NULL},
+    {"END", "ended_at", 0, end_cell, NULL},
     {"RESUMED-FROM", "resume_step", 0, resumed_cell, NULL},
+    {"CKPT", "resume_ckpt", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
     {"FIRST", "first_step", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
     {"LAST", "last_step", COLUMN_RIGHT, NULL, NULL},
     {"LOST", "lost_steps", COLUMN_RIGHT, NULL, NULL},
@@ -241,9 +253,9 @@ static void append_usage(struct buf *out, const json_t *job)
 
 void job_page(const struct output *o, struct buf *out, const json_t *job)
 {
-    char what[40];
-    snprintf(what, sizeof what, "job %" PRId64, pick_int(job, "id"));
-    page_title(o, out, what, pick_text(job, "name"), pick_text(job, "state"));
+    char id[24];
+    snprintf(id, sizeof id, "%" PRId64, pick_int(job, "id"));
+    page_title(o, out, "job", id, pick_text(job, "name"), pick_text(job, "state"));
     page_text(out, "reason", pick_text(job, "reason.text"));
     append_ownership(out, job);
     append_place(out, job);

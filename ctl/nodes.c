@@ -122,18 +122,27 @@ const struct listing node_listing = LISTING("node", "name", node_columns);
 
 /* ---- the page */
 
+static void memory_cell(struct buf *out, const json_t *gpu, const json_t *bytes)
+{
+    (void)gpu;
+    if (json_integer_value(bytes) >
+        0) { /* an accelerator that was only declared has none to tell */
+        format_bytes(out, (uint64_t)json_integer_value(bytes));
+    }
+}
+
 static const struct column gpu_columns[] = {
     {"GPU", "index", COLUMN_RIGHT, NULL, NULL},
     {"MODEL", "model", 0, NULL, NULL},
     {"HEALTH", "health", 0, NULL, NULL},
-    {"MEMORY", "memory_bytes", COLUMN_RIGHT, cell_bytes, NULL},
+    {"MEMORY", "memory_bytes", COLUMN_RIGHT, memory_cell, NULL},
     {"JOB", "job", COLUMN_RIGHT, NULL, NULL},
     {"UUID", "uuid", 0, NULL, NULL},
 };
 
 void node_page(const struct output *o, struct buf *out, const json_t *node)
 {
-    page_title(o, out, "node", pick_text(node, "name"), pick_text(node, "state"));
+    page_title(o, out, "node", pick_text(node, "name"), "", pick_text(node, "state"));
     page_text(out, "reason", pick_text(node, "reason"));
     page_text(out, "by", pick_text(node, "by"));
     page_time(out, "since", node, "since");

@@ -9,11 +9,12 @@
 
 #define INDENT "  "
 
-void page_title(const struct output *o, struct buf *out, const char *what, const char *name,
-                const char *state)
+void page_title(const struct output *o, struct buf *out, const char *kind, const char *id,
+                const char *name, const char *state)
 {
     struct buf title = {0};
-    buf_append_str(&title, what);
+    buf_printf(&title, "%s ", kind);
+    text_append_clean(&title, id);
     if (name[0] != 0) {
         buf_append_str(&title, " (");
         text_append_clean(&title, name);

@@ -5,8 +5,8 @@
 #include "ctl/output.h"
 
 /* "job 12 (name): STATE", the state in its colour. name "" and state "" are left out. */
-void page_title(const struct output *o, struct buf *out, const char *what, const char *name,
-                const char *state);
+void page_title(const struct output *o, struct buf *out, const char *kind, const char *id,
+                const char *name, const char *state);
 /* Starts a field; what it says and the newline are appended by the caller. */
 void page_label(struct buf *out, const char *label);
 /* A whole field of one text; nothing when the text is empty. */

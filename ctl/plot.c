@@ -218,8 +218,7 @@ static void append_x_axis(struct buf *out, const struct canvas *c, const char *l
 {
     bool utf8 = c->terminal->utf8;
     double step = fmax(1, plot_tick_step(c->x_max - c->x_min, c->columns / 16 + 1));
-    size_t room = c->columns + TICK_TEXT_BYTES;
-    char *numbers = mem_alloc(room + 1);
+    char *numbers = mem_alloc(c->columns + TICK_TEXT_BYTES);
     bool *ticks = mem_alloc_array(c->columns, sizeof *ticks);
     size_t used = 0;
     for (double v = ceil(c->x_min / step) * step; v <= c->x_max; v += step) {
@@ -228,8 +227,10 @@ static void append_x_axis(struct buf *out, const struct canvas *c, const char *l
         tick_text(text, v, step);
         size_t half = strlen(text) / 2;
         size_t start = column > half ? column - half : 0;
+        /* The label of the axis follows after the last column. */
+        start = start + strlen(text) > c->columns ? c->columns - strlen(text) : start;
         ticks[column] = true;
-        if (start >= used + (used > 0) && start + strlen(text) <= room) {
+        if (start >= used + (used > 0)) {
             memset(numbers + used, ' ', start - used);
             memcpy(numbers + start, text, strlen(text));
             used = start + strlen(text);
@@ -255,7 +256,7 @@ bool plot_draw(struct buf *out, const struct plot *p, const struct terminal *t)
     char(*labels)[TICK_TEXT_BYTES] = mem_alloc_array(c.rows, sizeof *labels);
     size_t widest = y_labels(&c, labels);
     size_t taken = widest + 2 + strlen(p->x_label) + 2;
-    c.columns = p->columns > taken + 20 ? p->columns - taken : 20;
+    c.columns = p->columns > taken + 10 ? p->columns - taken : 10;
     c.cells = mem_alloc_array(c.columns * c.rows, sizeof *c.cells);
     for (size_t s = 0; s < p->series_count; s++) {
         draw_series(&c, &p->series[s]);

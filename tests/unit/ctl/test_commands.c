@@ -179,7 +179,7 @@ static void test_job_page(void **state)
         "progress      step 120 of 200 (60.0%), 492K tokens, 15.3K tokens/s\n",
         "checkpoint    7, of step 100, ",
         "cost          $4.00 for 2.00 GPU-hours, 90.0% of them productive\n",
-        "step 100 (ckpt 7)",
+        "  step 100  ",
         "rank 3 was killed by signal 9",
         "1.0 MiB",
         "submitted by root",

@@ -54,7 +54,7 @@ static void test_plot_fits(void **state)
     enum { STEPS = 1000 };
     double x[STEPS], y[STEPS];
     for (size_t i = 0; i < STEPS; i++) {
-        x[i] = (double)(i * 1000);
+        x[i] = (double)(i + 1) * 1000; /* a tick at the very end */
         y[i] = 2.2 + 3.3 * exp(-(double)i / 100) + 0.1 * sin((double)i);
     }
     const struct plot_series series[] = {
