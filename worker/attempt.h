@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include "worker/conn.h"
+#include "worker/user.h"
 #include "worker/worker.h"
 
 struct store_keep;
@@ -18,8 +19,11 @@ struct attempt {
     struct conn *shim;        /* owned; NULL when not connected */
     struct store_keep *store; /* owned; NULL until a rank sets something */
     uint64_t next_shim_request;
-    bool clean_again; /* processes of a dead shim did not die: look again */
-    char *addr;       /* owned; that ranks bind */
+    bool clean_again;  /* processes of a dead shim did not die: look again */
+    char *addr;        /* owned; that ranks bind */
+    uid_t uid;         /* of the ranks, once launched */
+    struct user user;  /* the job's, when this worker is root */
+    bool becomes_user; /* ranks run as user */
     /* of the work under way */
     uv_work_t work;
     struct buf order_frame;

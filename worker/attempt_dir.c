@@ -31,7 +31,7 @@ int attempt_dir_accept(const char *dir, const struct buf *order, struct err *err
 {
     char path[PATH_MAX];
     char parent[PATH_MAX];
-    if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
+    if (mkdir(dir, 0711) != 0 && errno != EEXIST) {
         return err_set_errno(err, "cannot create %s", dir);
     }
     snprintf(path, sizeof path, "%s/" ATTEMPT_ORDER_FILE, dir);
@@ -81,6 +81,23 @@ int attempt_dir_read_status(const char *dir, Ds__ShimStatus **status, struct err
     int rc = read_frame_file(dir, SHIM_STATUS_FILE, RPC_SHIM_STATUS, &message, err);
     *status = (Ds__ShimStatus *)message;
     return rc;
+}
+
+uid_t attempt_dir_uid(const char *dir)
+{
+    char path[PATH_MAX];
+    struct buf data = {0};
+    uid_t uid = geteuid();
+    snprintf(path, sizeof path, "%s/" SHIM_LAUNCH_FILE, dir);
+    if (file_read(path, SHIM_LAUNCH_BYTES_MAX, &data, NULL) == 0) {
+        Ds__ShimLaunch *launch = ds__shim_launch__unpack(NULL, data.len, data.data);
+        if (launch != NULL && launch->has_uid) {
+            uid = launch->uid;
+        }
+        ds__shim_launch__free_unpacked(launch, NULL);
+    }
+    buf_fini(&data);
+    return uid;
 }
 
 int attempt_dir_write(const char *dir, const char *name, const void *data, size_t len,

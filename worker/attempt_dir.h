@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "lib/buf.h"
 #include "lib/err.h"
@@ -23,6 +24,8 @@ int attempt_dir_accept(const char *dir, const struct buf *order, struct err *err
 int attempt_dir_read_order(const char *dir, Ds__AttemptStart **order, struct err *err);
 /* What the shim wrote last. ERR_NOT_FOUND: no rank has exited. Free with rpc_free. */
 int attempt_dir_read_status(const char *dir, Ds__ShimStatus **status, struct err *err);
+/* The user that the ranks of a launched attempt run as; our own when it was not launched. */
+uid_t attempt_dir_uid(const char *dir);
 /* A file of the folder, not durable: the processes that read it do not outlive a power loss either.
  */
 int attempt_dir_write(const char *dir, const char *name, const void *data, size_t len,

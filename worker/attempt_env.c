@@ -117,6 +117,12 @@ static void fill_env(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
             put(launch, mem_strdup(*inherited));
         }
     }
+    if (facts->user != NULL) {
+        put_text(launch, "HOME", facts->user->home);
+        put_text(launch, "SHELL", facts->user->shell);
+        put_text(launch, "USER", facts->user->name);
+        put_text(launch, "LOGNAME", facts->user->name);
+    }
     for (size_t i = 0; i < spec->env_count; i++) {
         if (!is_named(spec->env[i], "RANK") && !is_named(spec->env[i], "LOCAL_RANK")) {
             put(launch, mem_strdup(spec->env[i])); /* those two the shim adds */
@@ -158,6 +164,14 @@ void attempt_env_fill(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
         for (size_t i = 0; i < spec->command_count; i++) {
             launch->argv[launch->n_argv++] = mem_strdup(spec->command[i]);
         }
+    }
+    if (facts->user != NULL) {
+        launch->has_uid = true;
+        launch->has_gid = true;
+        launch->uid = facts->user->uid;
+        launch->gid = facts->user->gid;
+        launch->groups = facts->user->groups;
+        launch->n_groups = facts->user->group_count;
     }
     fill_env(launch, order, spec, facts, inherited);
 }

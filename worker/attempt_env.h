@@ -6,6 +6,7 @@
 
 #include "proto/ds.pb-c.h"
 #include "proto/jobspec.h"
+#include "worker/user.h"
 
 /* Facts of this node and attempt folder. All borrowed. */
 struct attempt_facts {
@@ -14,14 +15,16 @@ struct attempt_facts {
     const char *addr; /* local address that ranks bind */
     const char *dstrain;
     uint32_t cores;
-    bool nvidia; /* accelerators are NVIDIA's: number them as the driver does */
+    bool nvidia;             /* accelerators are NVIDIA's: number them as the driver does */
+    const struct user *user; /* to become; NULL: run as we do */
 };
 
 /* Ranks of an order on this node: one each accelerator, or one. */
 uint32_t attempt_rank_count(const Ds__AttemptStart *order);
 
-/* Fills argv, env and workdir of a zeroed launch. inherited: NULL-terminated, the worker's own
- * environment, of which what belongs to a service manager or another job is left out. */
+/* Fills argv, env, workdir and the user (borrowed) of a zeroed launch. inherited: NULL-terminated,
+ * the worker's own environment, of which what belongs to a service manager or another job is left
+ * out. */
 void attempt_env_fill(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
                       const struct jobspec *spec, const struct attempt_facts *facts,
                       char *const *inherited);

@@ -19,9 +19,9 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/mem.h"
-#include "proto/manifest.h"
 #include "worker/attempt_dir.h"
 #include "worker/attempt_env.h"
+#include "worker/ckpt_order.h"
 #include "worker/log_keep.h"
 #include "worker/rank_server.h"
 #include "worker/shim.h"
@@ -81,16 +81,31 @@ char *attempt_cgroup(const struct attempt *t)
                                           w->config->name, t->a->job, t->a->epoch);
 }
 
+/* A file in the attempt folder for the ranks to read. */
+static int write_for_ranks(const struct attempt *t, const char *name, const char *text,
+                           struct err *err)
+{
+    TRY(attempt_dir_write(t->dir, name, text, strlen(text), err));
+    if (!t->becomes_user) {
+        return 0;
+    }
+    char *path = mem_printf("%s/%s", t->dir, name);
+    int rc = chown(path, t->user.uid, t->user.gid) == 0
+                 ? 0
+                 : err_set_errno(err, "cannot give %s to its user", path);
+    free(path);
+    return rc;
+}
+
 static int write_spec(const struct attempt *t, struct jobspec *spec, struct err *err)
 {
     if (t->order->model_json != NULL && spec->has_train) {
-        const char *model = t->order->model_json;
-        TRY(attempt_dir_write(t->dir, "model.json", model, strlen(model), err));
+        TRY(write_for_ranks(t, "model.json", t->order->model_json, err));
         free(spec->train.model);
         spec->train.model = mem_printf("%s/model.json", t->dir);
     }
     char *json = jobspec_to_json(spec);
-    int rc = attempt_dir_write(t->dir, "spec.json", json, strlen(json), err);
+    int rc = write_for_ranks(t, "spec.json", json, err);
     free(json);
     return rc;
 }
@@ -119,6 +134,7 @@ static int write_launch(const struct attempt *t, const struct jobspec *spec, str
         .dstrain = config->dstrain,
         .cores = w->cores,
         .nvidia = w->nvidia,
+        .user = t->becomes_user ? &t->user : NULL,
     };
     Ds__ShimLaunch launch = DS__SHIM_LAUNCH__INIT;
     launch.job = t->order->job;
@@ -222,6 +238,19 @@ static int check_order(const struct worker *w, const Ds__AttemptStart *order, st
     return 0;
 }
 
+static int choose_user(struct attempt *t, struct err *err)
+{
+    t->uid = geteuid();
+    if (t->uid != 0) {
+        return 0;
+    }
+    user_fini(&t->user);
+    TRY(user_find(&t->user, t->order->user, err));
+    t->uid = t->user.uid;
+    t->becomes_user = t->uid != 0;
+    return 0;
+}
+
 static int prepare(struct attempt *t, struct err *err)
 {
     TRY(check_order(t->worker, t->order, err));
@@ -230,11 +259,13 @@ static int prepare(struct attempt *t, struct err *err)
     int rc = jobspec_parse(&spec, order->spec, strlen(order->spec), "spec", t->dir, NULL, 0, err);
     if (rc == 0 && order->resume != NULL) {
         /* The coordinator committed it; the worker that was to publish it may have died first. */
-        rc = manifest_publish(order->resume->path, order->resume->manifest,
-                              strlen(order->resume->manifest), err);
+        rc = ckpt_publish(order->resume->path, order->resume->manifest, err);
         if (rc != 0) {
             err_wrap(err, "checkpoint to resume from");
         }
+    }
+    if (rc == 0) {
+        rc = choose_user(t, err);
     }
     if (rc == 0) {
         rc = make_log_folder(t, err);
@@ -323,6 +354,7 @@ static void adopt(void *ctx, uint64_t job, uint64_t epoch)
         agent_adopt(w->agent, job, epoch, order->rank_first, attempt_rank_count(order));
     attempt_attach(w, a, order);
     struct attempt *t = a->shell;
+    t->uid = attempt_dir_uid(dir);
     char store[4096];
     snprintf(store, sizeof store, "%s/" STORE_KEEP_FILE, dir);
     if (access(store, F_OK) == 0) {
@@ -359,6 +391,7 @@ void attempt_free(struct attempt *t)
     free(t->dir);
     free(t->log_dir);
     free(t->addr);
+    user_fini(&t->user);
     t->a->shell = NULL;
     free(t);
 }

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/file.h"
@@ -49,15 +51,61 @@ int ckpt_check_path(const char *path, struct err *err)
     return 0;
 }
 
-int ckpt_remove(const char *path, struct err *err)
+/* The thread's own file system identity; the others are not touched. False: not a folder. */
+static bool become_owner(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
+        return false;
+    }
+    if (geteuid() == 0) {
+        setfsgid(st.st_gid);
+        setfsuid(st.st_uid);
+    }
+    return true;
+}
+
+static void become_self(void)
+{
+    setfsuid(geteuid());
+    setfsgid(getegid());
+}
+
+int ckpt_publish(const char *path, const char *manifest, struct err *err)
+{
+    if (!become_owner(path)) {
+        return err_set(err, ERR_NOT_FOUND,
+                       "no checkpoint folder %s (is the shared storage mounted on this node?)",
+                       path);
+    }
+    int rc = manifest_publish(path, manifest, strlen(manifest), err);
+    become_self();
+    return rc;
+}
+
+static int remove_all(const char *path, struct err *err)
 {
     char manifest[PATH_MAX];
-    TRY(ckpt_check_path(path, err));
     snprintf(manifest, sizeof manifest, "%s/" MANIFEST_FILE, path);
     if (unlink(manifest) == 0) {
         TRY(file_fsync_dir(path, err));
-    } else if (errno != ENOENT && errno != ENOTDIR) {
+    } else if (errno != ENOENT) {
         return err_set_errno(err, "cannot remove %s", manifest);
     }
     return file_remove_tree(path, err);
+}
+
+int ckpt_remove(const char *path, struct err *err)
+{
+    struct stat st;
+    TRY(ckpt_check_path(path, err));
+    if (lstat(path, &st) != 0 && errno == ENOENT) {
+        return 0;
+    }
+    if (!become_owner(path)) {
+        return err_set(err, ERR_INVALID, "%s is not a folder: not removed", path);
+    }
+    int rc = remove_all(path, err);
+    become_self();
+    return rc;
 }

@@ -8,7 +8,6 @@
 
 #include "lib/log.h"
 #include "lib/mem.h"
-#include "proto/manifest.h"
 #include "worker/attempt.h"
 #include "worker/attempt_dir.h"
 #include "worker/attempt_env.h"
@@ -103,7 +102,7 @@ static void publish(uv_work_t *work)
 {
     struct job *job = work->data;
     const Ds__CkptPublish *order = (const Ds__CkptPublish *)job->request;
-    job->code = manifest_publish(order->path, order->manifest, strlen(order->manifest), &job->err);
+    job->code = ckpt_publish(order->path, order->manifest, &job->err);
 }
 
 static void unpublish(uv_work_t *work)

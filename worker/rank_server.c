@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/clock.h"
@@ -228,6 +228,23 @@ static void drop_waiting(struct rank_server *server, const struct rank_conn *c)
     }
 }
 
+/* The socket is open to the users of all jobs; each may speak for its own. */
+static int check_peer(const struct rank_conn *c, const struct agent_attempt *a, struct err *err)
+{
+    const struct attempt *t = a->shell;
+    struct ucred peer = {0};
+    socklen_t bytes = sizeof peer;
+    uv_os_fd_t fd;
+    if (uv_fileno(&c->conn->uv.handle, &fd) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0) {
+        return err_set_errno(err, "cannot tell who speaks");
+    }
+    if (t == NULL || (peer.uid != t->uid && peer.uid != geteuid())) {
+        return err_set(err, ERR_DENIED, "job %" PRIu64 " is not of user %u", a->job, peer.uid);
+    }
+    return 0;
+}
+
 static int greet(struct rank_conn *c, const Ds__RankHello *hello, struct err *err)
 {
     struct worker *w = c->server->worker;
@@ -244,6 +261,7 @@ static int greet(struct rank_conn *c, const Ds__RankHello *hello, struct err *er
     if (c->greeted) {
         return err_set(err, ERR_PROTOCOL, "RANK_HELLO was said before");
     }
+    TRY(check_peer(c, a, err));
     c->greeted = true;
     c->job = hello->job;
     c->epoch = hello->epoch;
@@ -432,6 +450,12 @@ int rank_server_create(struct rank_server **out, struct worker *w, struct err *e
     /* The lock of the state folder is ours, so a socket there is a dead worker's. */
     unlink(w->report_socket);
     int rc = uv_pipe_bind(&server->listener, w->report_socket);
+    if (rc == 0) {
+        /* Ranks run as the users of their jobs when we are root. */
+        if (geteuid() == 0) {
+            rc = uv_pipe_chmod(&server->listener, UV_READABLE | UV_WRITABLE);
+        }
+    }
     if (rc == 0) {
         rc = uv_listen((uv_stream_t *)&server->listener, 128, on_connection);
     }

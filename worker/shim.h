@@ -16,11 +16,12 @@
 #include "proto/rpc.h"
 #include "worker/shim_rank.h"
 
-#define SHIM_LAUNCH_FILE "launch"
-#define SHIM_STATUS_FILE "status"
-#define SHIM_SOCKET_FILE "shim.sock"
-#define SHIM_LOG_FILE    "shim.log"
-#define SHIM_LISTEN_FD   3
+#define SHIM_LAUNCH_FILE      "launch"
+#define SHIM_STATUS_FILE      "status"
+#define SHIM_SOCKET_FILE      "shim.sock"
+#define SHIM_LOG_FILE         "shim.log"
+#define SHIM_LAUNCH_BYTES_MAX (16u << 20)
+#define SHIM_LISTEN_FD        3
 
 #define SHIM_CLIENTS_MAX 4
 #define SHIM_GRACE_MS    10000 /* when it stops the ranks on its own account */

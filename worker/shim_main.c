@@ -27,7 +27,6 @@
 #define STUCK_AFTER_MS 10000
 #define STUCK_EVERY_MS 2000
 #define FINISH_MS      2000
-#define LAUNCH_MAX     (16u << 20)
 
 /* ---- stopping */
 
@@ -258,6 +257,13 @@ static int start_ranks(struct shim *s, struct err *err)
         .cgroup_fd = -1,
         .oom_reset = is_protected_from_oom(),
     };
+    if (l->has_uid) {
+        start.becomes_user = true;
+        start.uid = l->uid;
+        start.gid = l->gid;
+        start.groups = l->groups;
+        start.group_count = l->n_groups;
+    }
     if (l->cgroup != NULL && cgroup_make(l->cgroup)) {
         start.cgroup_fd = cgroup_open_procs(l->cgroup);
     }
@@ -309,7 +315,7 @@ static void init_ranks(struct shim *s)
 static int read_launch(struct shim *s, struct err *err)
 {
     struct buf data = {0};
-    int rc = file_read(SHIM_LAUNCH_FILE, LAUNCH_MAX, &data, err);
+    int rc = file_read(SHIM_LAUNCH_FILE, SHIM_LAUNCH_BYTES_MAX, &data, err);
     if (rc == 0) {
         s->launch = ds__shim_launch__unpack(NULL, data.len, data.data);
     }

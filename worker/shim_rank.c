@@ -6,12 +6,13 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* vfork: the child runs in our memory until it executes, so it says here what went wrong, and no
  * page table is copied. It calls only system calls and touches nothing else of ours. */
-enum child_step { ENTER_CGROUP, RESET_OOM, SET_STREAMS, ENTER_WORKDIR, RUN_PROGRAM };
+enum child_step { ENTER_CGROUP, RESET_OOM, SET_STREAMS, BECOME_USER, ENTER_WORKDIR, RUN_PROGRAM };
 struct child_failure {
     volatile int error;
     volatile enum child_step step;
@@ -29,13 +30,6 @@ static _Noreturn void child_run(const struct rank_start *start, pid_t shim, int 
 {
     static const struct sigaction default_action = {.sa_handler = SIG_DFL};
     sigset_t none;
-    /* Without its shim a rank has nobody to stop it. The shim may have died before the first line
-     * took effect: the second sees that. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != shim) {
-        _exit(127);
-    }
-    setpgid(0, 0);
     if (start->cgroup_fd >= 0 && write(start->cgroup_fd, "0", 1) != 1) {
         child_fails(failure, ENTER_CGROUP);
     }
@@ -45,6 +39,20 @@ static _Noreturn void child_run(const struct rank_start *start, pid_t shim, int 
             child_fails(failure, RESET_OOM);
         }
     }
+    /* Plain system calls: the library's would tell the other threads, and here these are the
+     * shim's. */
+    if (start->becomes_user && (syscall(SYS_setgroups, start->group_count, start->groups) != 0 ||
+                                syscall(SYS_setresgid, start->gid, start->gid, start->gid) != 0 ||
+                                syscall(SYS_setresuid, start->uid, start->uid, start->uid) != 0)) {
+        child_fails(failure, BECOME_USER);
+    }
+    /* Without its shim a rank has nobody to stop it. The shim may have died before the first line
+     * took effect: the second sees that. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != shim) {
+        _exit(127);
+    }
+    setpgid(0, 0);
     sigaction(SIGPIPE, &default_action, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -104,6 +112,9 @@ static int explain(uint32_t rank, const struct rank_start *start,
         return err_set(err, ERR_FAILED, "rank %u: cannot reset oom_score_adj: %s", rank, why);
     case SET_STREAMS:
         return err_set(err, ERR_FAILED, "rank %u: cannot set up its output: %s", rank, why);
+    case BECOME_USER:
+        return err_set(err, ERR_FAILED, "rank %u: cannot become user %u: %s", rank, start->uid,
+                       why);
     case ENTER_WORKDIR:
         return err_set(err, ERR_FAILED,
                        "rank %u: cannot enter the work folder %s: %s (is it there on this node?)",

@@ -28,9 +28,14 @@ struct rank_start {
     char *const *argv; /* NULL-terminated */
     char *const *env;  /* NULL-terminated, with the rank's own variables */
     const char *workdir;
-    int null_fd;    /* /dev/null, for stdin */
-    int cgroup_fd;  /* cgroup.procs, or -1 */
-    bool oom_reset; /* set oom_score_adj to 0: the shim is protected, ranks are not */
+    int null_fd;       /* /dev/null, for stdin */
+    int cgroup_fd;     /* cgroup.procs, or -1 */
+    bool oom_reset;    /* set oom_score_adj to 0: the shim is protected, ranks are not */
+    bool becomes_user; /* else the rest is not looked at */
+    uid_t uid;
+    gid_t gid;
+    const uint32_t *groups;
+    size_t group_count;
 };
 
 /* Starts the process in a process group of its own, with the shim's death as its own (SIGKILL).

@@ -408,10 +408,15 @@ static bool is_forgotten(void *ctx, uint64_t job, uint64_t epoch)
 
 static int make_state_folder(struct worker *w, struct err *err)
 {
-    const char *const parts[] = {"", "/attempts", "/logs"};
+    /* Ranks of other users pass through to the report socket and to their own spec; logs they read
+     * through the coordinator. */
+    static const struct {
+        const char *name;
+        unsigned mode;
+    } parts[] = {{"", 0711}, {"/attempts", 0711}, {"/logs", 0700}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        char *path = mem_printf("%s%s", w->config->state_dir, parts[i]);
-        int rc = file_mkdirs(path, 0700, err);
+        char *path = mem_printf("%s%s", w->config->state_dir, parts[i].name);
+        int rc = file_mkdirs(path, parts[i].mode, err);
         free(path);
         TRY(rc);
     }

@@ -8,3 +8,14 @@ CHECK_PROGRAMS += $(bench_submit)
 bench: deps
 	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit)
 	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+
+# The workers alone, under a coordinator that only gives orders.
+bench_orders := $(BUILD)/tests/bench/orders
+$(bench_orders): $(call obj,tests/bench/orders.c) $(proto_a) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_proto)
+CHECK_PROGRAMS += $(bench_orders)
+.PHONY: bench-workers
+bench-workers: deps
+	@$(MAKE_AGAIN) -j$(JOBS) $(BUILD)/bin/dsworkerd $(BUILD)/bin/dsshim $(bench_orders)
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/workers.py

@@ -1,0 +1,644 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/random.h"
+#include "worker/agent.h"
+
+/* What the agent handed out since the last look, as one letter each, in order: P L S R X (remove),
+ * a (success) and e (error). */
+static char seen[256];
+static struct agent_action last[256]; /* by the letter, the newest */
+
+static const char *acts(struct agent *agent)
+{
+    size_t n = 0;
+    struct agent_action action;
+    memset(last, 0, sizeof last);
+    while (agent_next(agent, &action)) {
+        char letter = "PLSRX"[action.act < AGENT_ANSWER ? action.act : 0];
+        if (action.act == AGENT_ANSWER) {
+            letter = action.code == 0 ? 'a' : 'e';
+        }
+        seen[n++] = letter;
+        last[(unsigned char)letter] = action;
+    }
+    seen[n] = 0;
+    return seen;
+}
+
+static void register_now(struct agent *agent)
+{
+    agent_registering(agent);
+    agent_registered(agent);
+}
+
+static void started(struct agent *agent, struct agent_attempt *a)
+{
+    agent_shim(agent, a, &(struct agent_shim_word){.started = true, .started_at_ms = 5});
+}
+
+static void ended(struct agent *agent, struct agent_attempt *a)
+{
+    agent_shim(agent, a,
+               &(struct agent_shim_word){.started = true, .ended = true, .ended_at_ms = 9});
+}
+
+/* An attempt of two ranks, 4 and 5, that runs. */
+static struct agent_attempt *running(struct agent *agent, uint64_t job, uint64_t epoch)
+{
+    struct agent_attempt *a = agent_order_start(agent, 1, job, epoch, 4, 2);
+    agent_persisted(agent, a, 0, "");
+    acts(agent);
+    started(agent, a);
+    return a;
+}
+
+/* An order is answered, told and launched only after it is durable; then each stage is told once.
+ */
+static void test_normal_life(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = agent_order_start(agent, 7, 12, 1, 4, 2);
+    assert_string_equal(acts(agent), "P");
+    assert_int_equal(agent_phase(a), 0);
+    agent_persisted(agent, a, 0, "");
+    assert_string_equal(acts(agent), "aRL");
+    assert_int_equal(last['a'].token, 7);
+    assert_int_equal(agent_phase(a), 1);
+    agent_acked(agent, a, last['R'].version);
+    started(agent, a);
+    assert_string_equal(acts(agent), "R");
+    assert_int_equal(agent_phase(a), 2);
+    agent_acked(agent, a, last['R'].version);
+    assert_true(agent_shim_exit(a, 4, 0, 0, 8, NULL));
+    assert_true(agent_shim_exit(a, 5, 1, 0, 8, "oops"));
+    assert_false(agent_shim_exit(a, 5, 0, 0, 9, NULL));
+    assert_false(agent_shim_exit(a, 6, 0, 0, 9, NULL));
+    ended(agent, a);
+    assert_string_equal(acts(agent), "R");
+    assert_int_equal(agent_phase(a), 3);
+    assert_int_equal(a->exits[1].code, 1);
+    assert_string_equal(a->exits[1].last_words, "oops");
+    agent_acked(agent, a, last['R'].version);
+    ended(agent, a); /* the shim says it again */
+    assert_string_equal(acts(agent), "");
+    agent_order_forget(agent, 8, 12, 1);
+    assert_string_equal(acts(agent), "Xa");
+    agent_removed(agent, a);
+    assert_int_equal(agent_count(agent), 0);
+    agent_destroy(agent);
+}
+
+/* Only one report is under way; what changes meanwhile is told in one next report. */
+static void test_reports_are_merged(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = agent_order_start(agent, 7, 12, 1, 4, 2);
+    agent_persisted(agent, a, 0, "");
+    acts(agent);
+    uint64_t first = last['R'].version;
+    started(agent, a);
+    agent_shim_exit(a, 4, 0, 0, 8, NULL);
+    agent_shim_exit(a, 5, 0, 0, 8, NULL);
+    ended(agent, a);
+    assert_string_equal(acts(agent), "");
+    agent_acked(agent, a, first);
+    assert_string_equal(acts(agent), "R");
+    agent_acked(agent, a, first); /* a late copy */
+    assert_string_equal(acts(agent), "");
+    agent_acked(agent, a, last['R'].version);
+    assert_string_equal(acts(agent), "");
+    agent_destroy(agent);
+}
+
+/* While the link is down nothing is sent; the registration says it all, and only what changed after
+ * it is told again. */
+static void test_link_lost(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = running(agent, 12, 1);
+    agent_link_lost(agent);
+    agent_shim_exit(a, 4, 0, 0, 8, NULL);
+    agent_shim_exit(a, 5, 0, 0, 8, NULL);
+    ended(agent, a);
+    assert_string_equal(acts(agent), "");
+    agent_registering(agent);
+    assert_int_equal(agent_phase(a), 3);
+    agent_registered(agent);
+    assert_string_equal(acts(agent), "");
+    agent_link_lost(agent);
+
+    struct agent_attempt *b = running(agent, 13, 1);
+    agent_registering(agent);
+    agent_shim_exit(b, 4, 0, 0, 8, NULL);
+    ended(agent, b); /* between the registration and its answer */
+    assert_string_equal(acts(agent), "");
+    agent_registered(agent);
+    assert_string_equal(acts(agent), "R");
+    agent_destroy(agent);
+}
+
+/* The exit of a rank, and the end, are told only after everything that the rank has said was
+ * acknowledged. */
+static void test_exit_waits_for_reports(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = running(agent, 12, 1);
+    acts(agent);
+    agent_acked(agent, a, a->sent);
+    acts(agent);
+    agent_acked(agent, a, a->sent);
+    agent_rank_busy(agent, a, 5, +1); /* connected */
+    agent_rank_busy(agent, a, 5, +1); /* a report under way */
+    agent_shim_exit(a, 4, 0, 0, 8, NULL);
+    agent_shim_exit(a, 5, 0, 0, 8, NULL);
+    ended(agent, a);
+    assert_string_equal(acts(agent), "R");
+    assert_int_equal(agent_phase(a), 2);
+    assert_true(agent_exit_is_told(a, 0));
+    assert_false(agent_exit_is_told(a, 1));
+    agent_acked(agent, a, last['R'].version);
+    agent_rank_busy(agent, a, 5, -1);
+    assert_string_equal(acts(agent), "");
+    agent_rank_busy(agent, a, 5, -1);
+    assert_string_equal(acts(agent), "R");
+    assert_int_equal(agent_phase(a), 3);
+    assert_true(agent_exit_is_told(a, 1));
+    agent_destroy(agent);
+}
+
+/* A newer epoch kills the older one and waits until it is gone; an epoch older than what is here is
+ * refused. */
+static void test_newer_epoch(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *old = running(agent, 12, 3);
+    struct agent_attempt *new = agent_order_start(agent, 2, 12, 4, 4, 2);
+    assert_string_equal(acts(agent), "SP");
+    assert_ptr_equal(last['S'].attempt, old);
+    assert_int_equal(old->stop_grace_ms, 0);
+    agent_persisted(agent, new, 0, "");
+    assert_string_equal(acts(agent), "a");
+    assert_int_equal(new->stage, AGENT_WAITING);
+    assert_null(agent_order_start(agent, 3, 12, 2, 4, 2));
+    assert_string_equal(acts(agent), "e");
+    assert_int_equal(last['e'].code, ERR_STALE);
+    ended(agent, old);
+    assert_string_equal(acts(agent), "L");
+    assert_ptr_equal(last['L'].attempt, new);
+    /* another job is none of its business */
+    assert_non_null(agent_order_start(agent, 4, 13, 1, 0, 1));
+    assert_string_equal(acts(agent), "P");
+    agent_destroy(agent);
+}
+
+/* The same start again changes nothing and is answered; before the first is durable, only the later
+ * one is answered with its outcome. */
+static void test_repeated_start(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 1);
+    assert_null(agent_order_start(agent, 2, 12, 1, 0, 1));
+    assert_string_equal(acts(agent), "Pe");
+    assert_int_equal(last['e'].token, 1);
+    agent_persisted(agent, a, 0, "");
+    assert_string_equal(acts(agent), "aL");
+    assert_int_equal(last['a'].token, 2);
+    assert_null(agent_order_start(agent, 3, 12, 1, 0, 1));
+    assert_string_equal(acts(agent), "a");
+    assert_int_equal(agent_count(agent), 1);
+    agent_destroy(agent);
+}
+
+/* An order that could not be written is answered with why, and its end is told with that text and
+ * no exits. */
+static void test_not_persisted(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 1);
+    agent_persisted(agent, a, ERR_NOSPACE, "disk full");
+    assert_string_equal(acts(agent), "PeR");
+    assert_int_equal(last['e'].code, ERR_NOSPACE);
+    assert_int_equal(agent_phase(a), 3);
+    assert_string_equal(a->error, "disk full");
+    assert_false(agent_exit_is_told(a, 0));
+    agent_destroy(agent);
+}
+
+/* What cannot be launched ends with the reason and without exits, also when the shim had collected
+ * some. */
+static void test_not_launched(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 2);
+    agent_persisted(agent, a, 0, "");
+    agent_launch_failed(agent, a, "no such program", 3);
+    assert_int_equal(agent_phase(a), 3);
+    assert_string_equal(a->error, "no such program");
+    struct agent_attempt *b = agent_order_start(agent, 1, 13, 1, 0, 2);
+    agent_persisted(agent, b, 0, "");
+    agent_shim_exit(b, 0, -1, 9, 3, NULL);
+    agent_shim(agent, b,
+               &(struct agent_shim_word){
+                   .ended = true, .ended_at_ms = 4, .error = "rank 1: no such program"});
+    assert_int_equal(agent_phase(b), 3);
+    assert_string_equal(b->error, "rank 1: no such program");
+    assert_false(agent_exit_is_told(b, 0));
+    agent_destroy(agent);
+}
+
+/* A stop before the launch means that nothing is launched; after it, the shim is told, and a
+ * shorter grace counts. */
+static void test_stop(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 1);
+    agent_order_stop(agent, 2, 12, 1, 1000, "cancelled");
+    agent_persisted(agent, a, 0, "");
+    assert_string_equal(acts(agent), "Paa");
+    assert_int_equal(agent_phase(a), 3);
+    assert_null(a->error);
+
+    struct agent_attempt *b = running(agent, 13, 1);
+    agent_order_stop(agent, 2, 13, 1, 1000, "cancelled");
+    assert_string_equal(acts(agent), "Sa");
+    agent_order_stop(agent, 3, 13, 1, 5000, "again");
+    assert_int_equal(b->stop_grace_ms, 1000);
+    agent_order_stop(agent, 3, 13, 1, 10, "hurry");
+    assert_int_equal(b->stop_grace_ms, 10);
+    assert_string_equal(acts(agent), "SaSa");
+    ended(agent, b);
+    agent_order_stop(agent, 3, 13, 1, 10, "late");
+    assert_string_equal(acts(agent), "a");
+    agent_destroy(agent);
+}
+
+/* A stop of what was never here is answered with an end without exits, until it is forgotten. */
+static void test_stop_unknown(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    agent_order_stop(agent, 5, 99, 2, 0, "gone");
+    assert_string_equal(acts(agent), "Ra");
+    struct agent_attempt *a = agent_find(agent, 99, 2);
+    assert_int_equal(agent_phase(a), 3);
+    assert_int_equal(a->rank_count, 0);
+    agent_order_forget(agent, 6, 99, 2);
+    assert_string_equal(acts(agent), "Xa");
+    agent_removed(agent, a);
+    agent_order_forget(agent, 7, 99, 2);
+    assert_string_equal(acts(agent), "a");
+    agent_destroy(agent);
+}
+
+/* Forgetting what still runs kills it first, and removes it when it has ended. */
+static void test_forget_live(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *a = running(agent, 12, 1);
+    agent_order_forget(agent, 2, 12, 1);
+    assert_string_equal(acts(agent), "Sa");
+    assert_int_equal(a->stop_grace_ms, 0);
+    ended(agent, a);
+    assert_string_equal(acts(agent), "X");
+    agent_order_forget(agent, 3, 12, 1);
+    assert_string_equal(acts(agent), "a");
+    agent_destroy(agent);
+}
+
+/* When the shim was killed, exits it had told stay and the others are unknown: code -1, signal 9.
+ */
+static void test_shim_lost(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *a = agent_adopt(agent, 12, 1, 4, 3);
+    assert_int_equal(agent_phase(a), 1);
+    agent_shim_exit(a, 5, 0, 0, 8, NULL);
+    agent_shim_lost(agent, a, "killed", 20);
+    assert_int_equal(agent_phase(a), 3);
+    assert_int_equal(a->exits[1].code, 0);
+    assert_int_equal(a->exits[1].signal, 0);
+    assert_int_equal(a->exits[0].code, -1);
+    assert_int_equal(a->exits[0].signal, 9);
+    assert_string_equal(a->exits[2].last_words, "killed");
+    agent_shim_lost(agent, a, "again", 30);
+    assert_int_equal(a->ended_at_ms, 20);
+    agent_destroy(agent);
+}
+
+/* An adopted attempt that was never started is launched, unless an older one of its job is still
+ * here. */
+static void test_adopted_unstarted(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    struct agent_attempt *new = agent_adopt(agent, 12, 2, 0, 1);
+    struct agent_attempt *old = agent_adopt(agent, 12, 1, 0, 1);
+    agent_launch_adopted(agent, new);
+    assert_string_equal(acts(agent), "");
+    agent_shim_lost(agent, old, "killed", 20);
+    assert_string_equal(acts(agent), "L");
+    assert_ptr_equal(last['L'].attempt, new);
+    agent_destroy(agent);
+}
+
+/* Processes that do not die are told, with the attempt still running, and so is that they did in
+ * the end. */
+static void test_stuck(void **state)
+{
+    (void)state;
+    struct agent *agent = agent_create();
+    register_now(agent);
+    struct agent_attempt *a = running(agent, 12, 1);
+    agent_acked(agent, a, a->sent);
+    acts(agent);
+    agent_acked(agent, a, a->sent);
+    struct agent_shim_word word = {.started = true, .started_at_ms = 5, .stuck = "pid 3 state D"};
+    agent_shim(agent, a, &word);
+    assert_string_equal(acts(agent), "R");
+    assert_string_equal(a->stuck, "pid 3 state D");
+    assert_int_equal(agent_phase(a), 2);
+    agent_shim(agent, a, &word);
+    agent_acked(agent, a, last['R'].version);
+    assert_string_equal(acts(agent), "");
+    ended(agent, a);
+    assert_string_equal(acts(agent), "R");
+    assert_null(a->stuck);
+    agent_destroy(agent);
+}
+
+/* ---- at random: a coordinator, a shell and ranks that do anything allowed at any time */
+
+#define JOBS   3
+#define EPOCHS 4
+#define TOKENS 100000
+
+struct world {
+    struct agent *agent;
+    unsigned char orders[TOKENS]; /* 1 open, 2 answered */
+    uint64_t next_token;
+    bool up, registering;
+    struct known {
+        uint32_t phase, exits; /* as the coordinator knows it */
+        uint64_t under_way;    /* version of the report, 0: none */
+        bool persisting, launched, live, stop_sent;
+        uint32_t busy[2];
+    } known[JOBS][EPOCHS + 1];
+};
+
+static struct known *known_of(struct world *w, const struct agent_attempt *a)
+{
+    return &w->known[a->job][a->epoch];
+}
+
+static void learn(struct world *w, const struct agent_attempt *a)
+{
+    struct known *k = known_of(w, a);
+    uint32_t phase = agent_phase(a);
+    uint32_t exits = 0;
+    for (uint32_t i = 0; i < a->rank_count; i++) {
+        exits += agent_exit_is_told(a, i);
+        /* A told exit is never followed by more of that rank. */
+        assert_false(agent_exit_is_told(a, i) && k->busy[i] > 0);
+    }
+    assert_true(phase >= k->phase && exits >= k->exits);
+    assert_true(phase < 3 || !k->live);
+    k->phase = phase;
+    k->exits = exits;
+}
+
+static void carry_out(struct world *w)
+{
+    struct agent_action action;
+    while (agent_next(w->agent, &action)) {
+        struct agent_attempt *a = action.attempt;
+        struct known *k = a != NULL ? known_of(w, a) : NULL;
+        switch (action.act) {
+        case AGENT_PERSIST:
+            k->persisting = true;
+            break;
+        case AGENT_LAUNCH:
+            assert_false(k->launched);
+            for (uint64_t e = 0; e < a->epoch; e++) {
+                assert_false(w->known[a->job][e].live);
+            }
+            k->launched = true;
+            k->live = true;
+            break;
+        case AGENT_STOP:
+            k->stop_sent = true;
+            break;
+        case AGENT_REPORT:
+            assert_true(w->up);
+            assert_int_equal(k->under_way, 0);
+            k->under_way = action.version;
+            learn(w, a);
+            break;
+        case AGENT_REMOVE:
+            assert_false(k->live);
+            memset(k, 0, sizeof *k);
+            agent_removed(w->agent, a);
+            break;
+        case AGENT_ANSWER:
+            assert_int_equal(w->orders[action.token], 1);
+            w->orders[action.token] = 2;
+            break;
+        }
+    }
+}
+
+static uint64_t open_order(struct world *w)
+{
+    w->orders[++w->next_token] = 1;
+    return w->next_token;
+}
+
+static void exit_some(struct world *w, struct agent_attempt *a, bool all)
+{
+    for (uint32_t i = 0; i < a->rank_count; i++) {
+        if (all || random_one_in(2)) {
+            agent_shim_exit(a, a->rank_first + i, (int32_t)random_below(3), 0, 1, NULL);
+        }
+    }
+    if (all) {
+        known_of(w, a)->live = false;
+        ended(w->agent, a);
+    } else {
+        started(w->agent, a);
+    }
+}
+
+static void step_attempt(struct world *w, struct agent_attempt *a, bool settle)
+{
+    struct known *k = known_of(w, a);
+    uint32_t r = a->rank_count > 0 ? (uint32_t)random_below(a->rank_count) : 0;
+    if (k->persisting) {
+        k->persisting = false;
+        agent_persisted(w->agent, a, random_one_in(10) ? ERR_IO : 0, "x");
+    } else if (k->live && random_one_in(10)) {
+        k->live = false;
+        if (a->stage == AGENT_LAUNCHING && a->exits[0].known == false &&
+            a->exits[1].known == false) {
+            agent_launch_failed(w->agent, a, "no", 1);
+        } else {
+            agent_shim_lost(w->agent, a, "killed", 1);
+        }
+    } else if (k->live && (settle || k->stop_sent || random_one_in(3))) {
+        exit_some(w, a, true);
+    } else if (k->live) {
+        exit_some(w, a, false);
+    } else if (k->under_way != 0 && w->up) {
+        uint64_t version = k->under_way;
+        k->under_way = 0;
+        agent_acked(w->agent, a, version);
+    }
+    if (a->rank_count > 0 && k->live && !a->exits[r].known && !settle && random_one_in(3)) {
+        k->busy[r]++;
+        agent_rank_busy(w->agent, a, a->rank_first + r, +1);
+    } else if (a->rank_count > 0 && k->busy[r] > 0 && random_one_in(2)) {
+        k->busy[r]--;
+        agent_rank_busy(w->agent, a, a->rank_first + r, -1);
+    }
+}
+
+static void step_link(struct world *w)
+{
+    if (w->up || w->registering) {
+        w->up = false;
+        w->registering = false;
+        agent_link_lost(w->agent);
+        for (size_t i = 0; i < agent_count(w->agent); i++) {
+            known_of(w, agent_at(w->agent, i))->under_way = 0;
+        }
+    } else {
+        w->registering = true;
+        agent_registering(w->agent);
+        for (size_t i = 0; i < agent_count(w->agent); i++) {
+            if (agent_phase(agent_at(w->agent, i)) > 0) {
+                learn(w, agent_at(w->agent, i));
+            }
+        }
+    }
+}
+
+static void step_order(struct world *w)
+{
+    uint64_t job = random_below(JOBS);
+    uint64_t epoch = 1 + random_below(EPOCHS);
+    switch (random_below(4)) {
+    case 0:
+    case 1:
+        agent_order_start(w->agent, open_order(w), job, epoch, 0, 2);
+        break;
+    case 2:
+        agent_order_stop(w->agent, open_order(w), job, epoch, random_below(100), "stop");
+        break;
+    default:
+        agent_order_forget(w->agent, open_order(w), job, epoch);
+    }
+}
+
+static void random_life(void)
+{
+    static struct world w;
+    memset(&w, 0, sizeof w);
+    w.agent = agent_create();
+    for (int i = 0; i < 400; i++) {
+        size_t count = agent_count(w.agent);
+        uint64_t what = random_below(10);
+        if (what == 0) {
+            step_order(&w);
+        } else if (what == 1 && w.registering) {
+            w.registering = false;
+            w.up = true;
+            agent_registered(w.agent);
+        } else if (what == 1 && random_one_in(3)) {
+            step_link(&w);
+        } else if (count > 0) {
+            step_attempt(&w, agent_at(w.agent, random_below(count)), false);
+        }
+        carry_out(&w);
+    }
+    /* Faults end: everything comes to rest, and the coordinator knows all of it. */
+    if (!w.up) {
+        if (!w.registering) {
+            step_link(&w);
+        }
+        agent_registered(w.agent);
+        w.up = true;
+        carry_out(&w);
+    }
+    for (int i = 0; i < 2000; i++) {
+        if (agent_count(w.agent) > 0) {
+            step_attempt(&w, agent_at(w.agent, random_below(agent_count(w.agent))), true);
+        }
+        carry_out(&w);
+    }
+    for (size_t i = 0; i < agent_count(w.agent); i++) {
+        const struct agent_attempt *a = agent_at(w.agent, i);
+        assert_int_equal(a->stage, AGENT_ENDED);
+        assert_int_equal(known_of(&w, a)->phase, 3);
+        assert_int_equal(a->acked, a->version);
+    }
+    for (uint64_t t = 1; t <= w.next_token; t++) {
+        assert_int_equal(w.orders[t], 2);
+    }
+    agent_destroy(w.agent);
+}
+
+/* Whatever happens in whatever order: each order is answered once, what is told never goes back,
+ * two epochs of a job never have processes at once, and when things calm down the coordinator knows
+ * every end. */
+static void test_at_random(void **state)
+{
+    (void)state;
+    random_start("agent");
+    for (int i = 0; i < 3000; i++) {
+        random_life();
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_normal_life),
+        cmocka_unit_test(test_reports_are_merged),
+        cmocka_unit_test(test_link_lost),
+        cmocka_unit_test(test_exit_waits_for_reports),
+        cmocka_unit_test(test_newer_epoch),
+        cmocka_unit_test(test_repeated_start),
+        cmocka_unit_test(test_not_persisted),
+        cmocka_unit_test(test_not_launched),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop_unknown),
+        cmocka_unit_test(test_forget_live),
+        cmocka_unit_test(test_shim_lost),
+        cmocka_unit_test(test_adopted_unstarted),
+        cmocka_unit_test(test_stuck),
+        cmocka_unit_test(test_at_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
