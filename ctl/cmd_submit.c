@@ -160,17 +160,17 @@ static int send(struct ctl *ctl, struct submission *s, bool dry_run, Ds__JobSubm
     int64_t give_up_ms = clock_boot_ms() + limit_ms;
     /* Nobody there: nothing was sent, so say so at once. After that the request may have arrived,
      * and only the key makes it safe to ask again. */
-    int rc = session_open(&ctl->session, err);
-    if (rc == 0) {
-        rc = session_call_patiently(&ctl->session, RPC_JOB_SUBMIT, &request, reply,
+    TRY(session_open(&ctl->session, err));
+    int rc = session_call_patiently(&ctl->session, RPC_JOB_SUBMIT, &request, reply,
                                     limit_ms / 3 + 1, give_up_ms, err);
-        if (rc != 0 && ctl->session.lost && !dry_run) {
-            ctl_note(ctl,
-                     "whether the job was accepted is not known; to find out, without submitting "
-                     "it twice, "
-                     "run the same command again with --key %s",
-                     s->key);
-        }
+    if (rc != 0 && !ctl->session.lost && strstr(err->text, s->name) == NULL) {
+        err_wrap(err, "%s", s->name);
+    } else if (rc != 0 && ctl->session.lost && !dry_run) {
+        err_set(err, rc,
+                "no answer from the coordinator at %s: the job may have been accepted (run the "
+                "same again with --key %s: "
+                "that cannot submit it twice)",
+                ctl->session.address, s->key);
     }
     return rc;
 }
