@@ -70,7 +70,7 @@ static int walk_message(const struct walk *w, const ProtobufCMessageDescriptor *
     while (at < end) {
         uint64_t tag;
         uint64_t length = 0;
-        if (!varint(w->data, &at, end, &tag) || tag > UINT32_MAX) {
+        if (!varint(w->data, &at, end, &tag) || tag > UINT32_MAX || tag < 8) {
             return malformed(w, type, "bad tag");
         }
         const ProtobufCFieldDescriptor *field =
