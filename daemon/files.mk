@@ -23,7 +23,10 @@ CORE_SRC := \
   daemon/core/submit.c \
   daemon/core/timers.c
 CORE_TESTS := \
-  tests/unit/core/test_job.c
+  tests/unit/core/test_attempt.c \
+  tests/unit/core/test_job.c \
+  tests/unit/core/test_node.c \
+  tests/unit/core/test_submit.c
 DAEMON_SRC := \
   daemon/call.c \
   daemon/config.c \
@@ -45,6 +48,8 @@ DAEMON_SRC := \
   daemon/rpc_worker.c \
   daemon/session.c \
   daemon/slotmap.c \
+  daemon/ledger_verify.c \
+  daemon/prices.c \
   daemon/store.c \
   daemon/store_load.c \
   daemon/store_row.c \

@@ -89,7 +89,8 @@ bool core_why(const struct core *core, uint64_t id, char *code, size_t code_byte
     explain_fit(core, first, first_code, sizeof first_code, first_text, sizeof first_text);
     snprintf(code, code_bytes, "queue");
     snprintf(text, text_bytes,
-             "%zu jobs are ahead; the first, %" PRIu64 " (%s) with priority %" PRId64 ", %s", ahead,
-             first->row.id, first->row.name, first->row.priority, first_text);
+             "%zu job%s ahead; the first, %" PRIu64 " (%s) with priority %" PRId64 ", %s", ahead,
+             ahead == 1 ? " is" : "s are", first->row.id, first->row.name, first->row.priority,
+             first_text);
     return true;
 }

@@ -66,8 +66,9 @@ static int weight(const struct attempt *attempt, const struct rank_exit_row *row
     if (row->code == 0 && row->signal == 0) {
         return 0;
     }
+    bool unknown = row->code < 0 && row->signal == 0;
     bool ours = attempt->row.failing_ms != ROW_NONE && row->at_ms >= attempt->row.failing_ms &&
-                (row->signal == SIGNAL_TERM || row->signal == SIGNAL_KILL);
+                (unknown || row->signal == SIGNAL_TERM || row->signal == SIGNAL_KILL);
     if (ours) {
         return 1;
     }
@@ -279,9 +280,13 @@ static void apply_budget(const struct core *core, const struct job *job, struct 
     if (job->row.fruitless >= job->row.restart_max) {
         char text[sizeof v->text];
         memcpy(text, v->text, sizeof text);
-        snprintf(v->text, sizeof v->text,
-                 "no newer checkpoint in %" PRId64 " restarts (restart.max); at last %.900s",
-                 job->row.fruitless, text);
+        if (job->row.restart_max == 0) {
+            snprintf(v->text, sizeof v->text, "not started again (restart.max is 0): %.900s", text);
+        } else {
+            snprintf(v->text, sizeof v->text,
+                     "no newer checkpoint in %" PRId64 " restarts (restart.max); at last %.900s",
+                     job->row.fruitless, text);
+        }
         v->action = VERDICT_FAIL;
         v->class = "no_progress";
         return;
