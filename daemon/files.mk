@@ -24,8 +24,14 @@ CORE_SRC := \
   daemon/core/timers.c
 CORE_TESTS := \
   tests/unit/core/test_attempt.c \
+  tests/unit/core/test_checkpoint.c \
+  tests/unit/core/test_containers.c \
   tests/unit/core/test_job.c \
+  tests/unit/core/test_ledger.c \
   tests/unit/core/test_node.c \
+  tests/unit/core/test_progress.c \
+  tests/unit/core/test_pump.c \
+  tests/unit/core/test_recover.c \
   tests/unit/core/test_submit.c
 DAEMON_SRC := \
   daemon/call.c \

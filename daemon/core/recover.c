@@ -67,7 +67,7 @@ static int weight(const struct attempt *attempt, const struct rank_exit_row *row
         return 0;
     }
     bool unknown = row->code < 0 && row->signal == 0;
-    bool ours = attempt->row.failing_ms != ROW_NONE && row->at_ms >= attempt->row.failing_ms &&
+    bool ours = attempt->row.failing_ms != ROW_NONE && row->at_ms > attempt->row.failing_ms &&
                 (unknown || row->signal == SIGNAL_TERM || row->signal == SIGNAL_KILL);
     if (ours) {
         return 1;

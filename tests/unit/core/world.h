@@ -39,7 +39,8 @@ struct world {
     /* what appended rows said, since the beginning */
     struct ledger_row ledger[512];
     size_t ledger_count;
-    char kinds[512][32]; /* of events */
+    char kinds[512][32];     /* of events */
+    char requeue_text[2048]; /* of the last event job.requeued */
     size_t kind_count;
 };
 
@@ -53,6 +54,9 @@ static UNUSED void world_init(struct world *w)
     core_load_counters(
         w->core, &(struct core_counters){.term = 1, .now_ms = T0, .next_job = 1, .next_ckpt = 1});
     core_load_done(w->core);
+    core_step(w->core,
+              &(struct input){.kind = INPUT_TICK, .now_ms = T0}); /* what is due at start */
+    core_committed(w->core);
 }
 
 static UNUSED void world_fini(struct world *w)
@@ -72,6 +76,9 @@ static UNUSED void world_collect(struct world *w)
     for (size_t i = 0; i < change_count(events) && w->kind_count < 512; i++) {
         struct event_row *row = change_row(events, i);
         snprintf(w->kinds[w->kind_count++], 32, "%s", row->kind);
+        if (strcmp(row->kind, "job.requeued") == 0) {
+            snprintf(w->requeue_text, sizeof w->requeue_text, "%s", row->text);
+        }
     }
 }
 
