@@ -53,8 +53,9 @@ static int read_date(const struct yaml_item *item, void *place, struct err *err)
     if (end != NULL && *end == 'T') {
         end = strptime(end, "T%H:%M:%SZ", &tm);
     }
-    time_t seconds = timegm(&tm);
-    if (end == NULL || *end != 0 || seconds < 0) {
+    int day = tm.tm_mday;
+    time_t seconds = timegm(&tm); /* makes March 3 of February 31 */
+    if (end == NULL || *end != 0 || seconds < 0 || tm.tm_mday != day) {
         return yaml_refuse(item, err, "not a date (allowed: 2026-01-31 or 2026-01-31T06:00:00Z)");
     }
     *(int64_t *)place = (int64_t)seconds * 1000;
