@@ -29,7 +29,12 @@ void ckpt_facts_init(struct ckpt_facts *f, const struct jobspec *spec,
     char *text = model_config_to_json(model);
     manifest_digest_text(text, strlen(text), f->model_sha256);
     free(text);
-    text = jobspec_to_json(spec);
+    /* A worker keeps the model's file in a folder of its own, so its path differs from node to
+     * node; its content is hashed above.
+     */
+    struct jobspec same = *spec;
+    same.train.model = (char *)"";
+    text = jobspec_to_json(&same);
     manifest_digest_text(text, strlen(text), f->spec_sha256);
     free(text);
 }
