@@ -175,8 +175,12 @@ static int check_intact(struct store *store, struct err *err)
     if (sqlite3_step(stmt) != SQLITE_ROW) {
         rc = store_error(store, err, "quick_check");
     } else if (strcmp((const char *)sqlite3_column_text(stmt, 0), "ok") != 0) {
-        rc = err_set(err, ERR_CORRUPT, "%s is damaged: %s (restore a backup)", store->path,
-                     (const char *)sqlite3_column_text(stmt, 0));
+        char what[256]; /* one line of it */
+        snprintf(what, sizeof what, "%s", (const char *)sqlite3_column_text(stmt, 0));
+        for (char *end = what; (end = strchr(end, '\n')) != NULL;) {
+            *end = ' ';
+        }
+        rc = err_set(err, ERR_CORRUPT, "%s is damaged: %s (restore a backup)", store->path, what);
     }
     sqlite3_finalize(stmt);
     return rc;

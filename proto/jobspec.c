@@ -193,6 +193,34 @@ static int check(struct jobspec *spec, const struct yaml_item *root, const char 
     return resolve(&spec->checkpoint.dir, spec_dir, root, err);
 }
 
+static struct jobspec_place place_in(const struct yaml_item *map, const char *key,
+                                     const char *spec_name)
+{
+    const struct yaml_item *item = map != NULL ? yaml_get(map, key) : NULL;
+    if (item == NULL || strcmp(item->source, spec_name) != 0) {
+        return (struct jobspec_place){0};
+    }
+    return (struct jobspec_place){item->line, item->column};
+}
+
+static void remember_places(struct jobspec *spec, const struct yaml_item *root,
+                            const char *spec_name)
+{
+    const struct yaml_item *train = yaml_get(root, "train");
+    const struct yaml_item *parallel = train != NULL ? yaml_get(train, "parallel") : NULL;
+    spec->places.nodes = place_in(root, "nodes", spec_name);
+    spec->places.sequence_length = place_in(train, "sequence_length", spec_name);
+    spec->places.global_batch = place_in(train, "global_batch", spec_name);
+    spec->places.pipeline = place_in(parallel, "pipeline", spec_name);
+    spec->places.expert = place_in(parallel, "expert", spec_name);
+}
+
+char *jobspec_place_text(const char *spec_name, struct jobspec_place place)
+{
+    return place.line > 0 ? mem_printf("%s:%u:%u", spec_name, place.line, place.column)
+                          : mem_strdup(spec_name);
+}
+
 int jobspec_parse(struct jobspec *spec, const char *yaml, size_t yaml_bytes, const char *spec_name,
                   const char *spec_dir, const char *const *set, size_t set_count, struct err *err)
 {
@@ -209,7 +237,8 @@ int jobspec_parse(struct jobspec *spec, const char *yaml, size_t yaml_bytes, con
     }
     set_defaults(spec);
     TRY_GOTO(yaml_read(tree.root, jobspec_fields, spec, err), out);
-    rc = check(spec, tree.root, spec_dir, err);
+    TRY_GOTO(check(spec, tree.root, spec_dir, err), out);
+    remember_places(spec, tree.root, spec_name);
 out:
     yaml_fini(&tree);
     if (rc != 0) {

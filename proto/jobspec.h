@@ -54,6 +54,12 @@ struct train_spec {
     uint32_t valid_batches;   /* global batches a validation; default 4 */
 };
 
+/* Where a value stood in the job file, for later messages; line 0: it was left out or overridden.
+ */
+struct jobspec_place {
+    uint32_t line, column;
+};
+
 struct jobspec {
     char *name;       /* ^[a-z0-9][a-z0-9._-]{0,62}$ */
     char *account;    /* default "default" */
@@ -71,6 +77,9 @@ struct jobspec {
     struct ckpt_policy checkpoint;
     uint32_t restart_max;   /* restarts without a newer checkpoint in between; default 3 */
     uint64_t time_limit_ms; /* 0 none */
+    struct {
+        struct jobspec_place nodes, sequence_length, global_batch, pipeline, expert;
+    } places;
 };
 
 /* yaml: the text, spec_name: for messages, spec_dir: absolute folder against which relative paths
@@ -83,6 +92,9 @@ void jobspec_fini(struct jobspec *spec); /* a zeroed one is fine */
 /* Canonical JSON with every value explicit and paths absolute; parses back to an equal spec (it is
  * YAML too). Caller frees. */
 char *jobspec_to_json(const struct jobspec *spec);
+
+/* file:line:column of a value, or the file alone. Caller frees. */
+char *jobspec_place_text(const char *spec_name, struct jobspec_place place);
 
 /* Ranks in the gang at n nodes. */
 uint32_t jobspec_world_size(const struct jobspec *spec, uint32_t nodes);

@@ -35,8 +35,9 @@ enum input_kind {
 
 struct input_submit {
     const struct jobspec *spec; /* checked by the shell, jobspec_parse and jobspec_check_model */
-    const char *spec_json;      /* canonical */
-    const char *model_json;     /* or NULL */
+    const char *place;      /* of `nodes` in the job file, for a message; NULL: the job's name */
+    const char *spec_json;  /* canonical */
+    const char *model_json; /* or NULL */
     const char *workdir;
     const char *user;
     const char *key;          /* or NULL */

@@ -181,8 +181,7 @@ void node_timer(struct core *core, uint64_t id)
 
 void node_heartbeat(struct core *core, const struct input *in)
 {
-    (void)core;
-    (void)in; /* core_step has renewed the lease of whoever sent this */
+    core_reply(core, in, 0, "%s", ""); /* core_step has renewed the lease of whoever sent this */
 }
 
 void node_gone(struct core *core, const struct input *in)

@@ -95,12 +95,13 @@ void job_submit(struct core *core, const struct input *in)
     }
     uint32_t large_enough;
     if (!can_ever_fit(core, spec, &large_enough)) {
-        core_reply(
-            core, in, ERR_INVALID,
-            "%s can never start: it needs %" PRIu32 " nodes with %" PRIu32
-            " accelerators each, the cluster has %" PRIu32 " such nodes of %zu (lower nodes or "
-            "gpus_per_node)",
-            spec->name, spec->nodes_min, spec->gpus_per_node, large_enough, core->node_count);
+        core_reply(core, in, ERR_INVALID,
+                   "%s: key 'nodes': the job can never start: it needs %" PRIu32
+                   " nodes with %" PRIu32 " accelerators each, the cluster has %" PRIu32
+                   " such nodes of %zu (lower nodes or "
+                   "gpus_per_node)",
+                   submit->place != NULL ? submit->place : spec->name, spec->nodes_min,
+                   spec->gpus_per_node, large_enough, core->node_count);
         return;
     }
     if (submit->dry_run) {

@@ -51,8 +51,8 @@ def test_drain_and_resume(cluster):
     assert node["state"] == "DRAINING" and node["reason"] == "fan is loud" and node["by"]
     cluster.wait_job(running, "COMPLETED")
     wait_for(lambda: cluster.json("node", "show", "node2")["state"] == "DRAINED", 10, "node2 to be DRAINED")
-    gang = cluster.submit(command("true", nodes=2))
     single = cluster.submit(command("true", nodes=1))
+    gang = cluster.submit(command("true", nodes=2))
     assert cluster.wait_job(single, "COMPLETED")["nodes"] == ["node1"]
     assert cluster.job(gang)["state"] == "PENDING"
     assert "drain" in cluster.ctl("job", "why", gang).stdout.lower()

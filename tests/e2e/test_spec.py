@@ -97,7 +97,9 @@ TRAIN_CASES = [
 def test_impossible_training_is_refused(quiet, tmp_path, what, change, model, word):
     path = tmp_path / "job.yaml"
     path.write_text(train_spec(tmp_path, model, **change))
-    assert word in refused(quiet, path)
+    message = refused(quiet, path)
+    assert word in message
+    assert "model.json" in message if model else "job.yaml:1:" in message, message
 
 
 def test_missing_model(quiet, tmp_path):

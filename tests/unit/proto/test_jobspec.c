@@ -486,11 +486,11 @@ static void test_model(void **state)
         "micro_batch 1 (allowed: a multiple of 4)");
     check_model(
         "train.micro_batch=8", small,
-        "job.yaml: key 'train.global_batch': 16 does not divide over 4 data-parallel ranks x "
+        "job.yaml:12:17: key 'train.global_batch': 16 does not divide over 4 data-parallel ranks x "
         "micro_batch 8 (allowed: a multiple of 32)");
     check_model(
         "nodes={min: 2, max: 3}", small,
-        "job.yaml: key 'train.global_batch': 16 does not divide over 6 data-parallel ranks x "
+        "job.yaml:12:17: key 'train.global_batch': 16 does not divide over 6 data-parallel ranks x "
         "micro_batch 1 (allowed: a multiple of 6)");
     struct jobspec s;
     struct err err;
