@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -31,7 +32,6 @@ static void give(struct peer *p)
     char text[] =
         "{\"name\": \"noop\", \"nodes\": 1, \"gpus_per_node\": 1, \"command\": [\"true\"]}";
     char name[] = "noop";
-    char user[] = "";
     char place[] = "/";
     char host[] = "127.0.0.1";
     uint32_t gpu = 0;
@@ -43,7 +43,7 @@ static void give(struct peer *p)
     m.job = next_job++;
     m.epoch = 1;
     m.name = name;
-    m.user = user;
+    m.user = getpwuid(geteuid())->pw_name;
     m.spec = text;
     m.workdir = place;
     m.node_count = 1;
