@@ -198,11 +198,12 @@ static void launch_or_wait(struct agent *agent, struct agent_attempt *a)
     }
 }
 
+/* The end is on disk, or there is nothing on disk: it may be told. */
 static void end(struct agent *agent, struct agent_attempt *a)
 {
-    assert(a->stage != AGENT_ENDED);
     a->stage = AGENT_ENDED;
     a->accepted = true;
+    a->recorded = true;
     tell(agent, a);
     for (size_t i = 0; i < agent->count; i++) {
         struct agent_attempt *other = agent->attempts[i];
@@ -212,6 +213,21 @@ static void end(struct agent *agent, struct agent_attempt *a)
     }
     if (a->forget_wanted) {
         remove_attempt(agent, a);
+    }
+}
+
+/* The end of what no shim has ended. It is written first: else a restarted worker would not know
+ * it, and might start the attempt once more. */
+static void end_by_worker(struct agent *agent, struct agent_attempt *a)
+{
+    a->stage = AGENT_ENDED;
+    push(agent, AGENT_RECORD, a);
+}
+
+void agent_recorded(struct agent *agent, struct agent_attempt *a)
+{
+    if (!a->recorded) {
+        end(agent, a);
     }
 }
 
@@ -228,7 +244,7 @@ static void stop(struct agent *agent, struct agent_attempt *a, uint64_t grace_ms
     free(a->stop_reason);
     a->stop_reason = mem_strdup(reason);
     if (a->stage == AGENT_WAITING) {
-        end(agent, a);
+        end_by_worker(agent, a);
     } else if (a->stage != AGENT_PERSISTING) {
         push(agent, AGENT_STOP, a);
     }
@@ -285,7 +301,7 @@ void agent_order_stop(struct agent *agent, uint64_t token, uint64_t job, uint64_
 void agent_order_forget(struct agent *agent, uint64_t token, uint64_t job, uint64_t epoch)
 {
     struct agent_attempt *a = agent_find(agent, job, epoch);
-    if (a != NULL && a->stage == AGENT_ENDED) {
+    if (a != NULL && a->recorded) {
         remove_attempt(agent, a);
     } else if (a != NULL) {
         a->forget_wanted = true;
@@ -314,7 +330,7 @@ void agent_persisted(struct agent *agent, struct agent_attempt *a, int code, con
     }
     a->accepted = true;
     if (a->stop_wanted) {
-        end(agent, a);
+        end_by_worker(agent, a);
         return;
     }
     tell(agent, a);
@@ -336,7 +352,7 @@ void agent_launch_failed(struct agent *agent, struct agent_attempt *a, const cha
     clear_exits(a);
     a->error = mem_strdup(text);
     a->ended_at_ms = now_ms;
-    end(agent, a);
+    end_by_worker(agent, a);
 }
 
 struct agent_attempt *agent_adopt(struct agent *agent, uint64_t job, uint64_t epoch,
@@ -414,7 +430,7 @@ void agent_shim_lost(struct agent *agent, struct agent_attempt *a, const char *w
     }
     a->news = false;
     a->ended_at_ms = now_ms;
-    end(agent, a);
+    end_by_worker(agent, a);
 }
 
 void agent_removed(struct agent *agent, struct agent_attempt *a)
@@ -496,7 +512,7 @@ uint32_t agent_phase(const struct agent_attempt *a)
     if (!a->accepted) {
         return 0;
     }
-    if (a->stage == AGENT_ENDED && !any_busy(a)) {
+    if (a->recorded && !any_busy(a)) {
         return 3;
     }
     return a->started_at_ms != 0 ? 2 : 1;

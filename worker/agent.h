@@ -8,8 +8,9 @@
  *
  * WAITING lasts while an older epoch of the same job still has processes here. What the coordinator
  * is told is cumulative, so a report sent twice changes nothing; at most one report an attempt is
- * under way, and what changed meanwhile goes into the next one. A rank's exit is told only after
- * everything that the rank said before it has been acknowledged, and the end only after all exits.
+ * under way, and what changed meanwhile goes into the next one. An end that no shim has written
+ * down is made durable first. A rank's exit is told only after everything that the rank said before
+ * it has been acknowledged, and the end only after all exits.
  */
 #ifndef WORKER_AGENT_H
 #define WORKER_AGENT_H
@@ -54,6 +55,7 @@ struct agent_attempt {
     uint64_t start_token; /* of the start order, until it is answered */
     bool accepted;        /* the order is durable, or needs no durability */
     bool news;            /* exits not yet part of a version */
+    bool recorded;        /* the end is durable */
     bool forget_wanted;
     bool removing;
     uint32_t *
@@ -67,7 +69,8 @@ enum agent_act {
     AGENT_LAUNCH,  /* start the shim; then agent_launch_failed, or agent_shim with what it says */
     AGENT_STOP, /* tell the shim (now or as soon as it can be reached) and the ranks; stop_* say how
                  */
-    AGENT_REPORT, /* send agent_report_of; then agent_acked(version) */
+    AGENT_RECORD, /* write the end durably, as a shim would have; then agent_recorded */
+    AGENT_REPORT, /* send what may be told; then agent_acked(version) */
     AGENT_REMOVE, /* delete its folder, then agent_removed */
     AGENT_ANSWER, /* answer order `token` with code (0: success) and text */
 };
@@ -123,6 +126,7 @@ bool agent_shim_exit(struct agent_attempt *a, uint32_t rank, int32_t code, int32
 /* The shim is gone without having said that all ended, and so are all processes of the attempt:
  * exits that nobody saw are unknown. */
 void agent_shim_lost(struct agent *agent, struct agent_attempt *a, const char *why, int64_t now_ms);
+void agent_recorded(struct agent *agent, struct agent_attempt *a);
 void agent_removed(struct agent *agent, struct agent_attempt *a);
 /* A rank has something under way (+1), or no longer has (-1): a connection, a report not yet
  * acknowledged. */

@@ -45,6 +45,9 @@ void attempt_free(struct attempt *t);
 /* The attempt's control group; NULL when this worker has none to give. Caller frees. */
 char *attempt_cgroup(const struct attempt *t);
 
+/* Writes `status` as a shim does at the end, with what is known here. */
+void attempt_record_end(const struct attempt *t);
+
 /* attempt_shim.c: the connection with the shim. */
 void attempt_shim_open(struct attempt *t, int fd);
 /* Says what the agent wants of it: STOP. As soon as it is connected. */

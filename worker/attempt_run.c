@@ -24,6 +24,7 @@
 #include "worker/ckpt_order.h"
 #include "worker/log_keep.h"
 #include "worker/rank_server.h"
+#include "worker/report.h"
 #include "worker/shim.h"
 #include "worker/store_keep.h"
 
@@ -328,6 +329,10 @@ static bool is_fresh_and_unstarted(const struct attempt *t)
     if (access(path, F_OK) == 0) {
         return false;
     }
+    snprintf(path, sizeof path, "%s/" SHIM_STATUS_FILE, t->dir);
+    if (access(path, F_OK) == 0) {
+        return false; /* it ended before it was started */
+    }
     snprintf(path, sizeof path, "%s/" ATTEMPT_ORDER_FILE, t->dir);
     int64_t now = clock_wall_ms();
     return stat(path, &st) == 0 && now - (int64_t)st.st_mtim.tv_sec * 1000 < FRESH_MS;
@@ -361,11 +366,11 @@ static void adopt(void *ctx, uint64_t job, uint64_t epoch)
         t->store = store_keep_create(dir);
     }
     int fd = attempt_dir_connect(dir);
-    if (is_fresh_and_unstarted(t)) {
-        agent_launch_adopted(w->agent, a);
-    } else if (fd >= 0) {
+    if (fd >= 0) {
         log_info("job %" PRIu64 " epoch %" PRIu64 " goes on: its shim is there", job, epoch);
         attempt_shim_open(t, fd);
+    } else if (is_fresh_and_unstarted(t)) {
+        agent_launch_adopted(w->agent, a);
     } else {
         attempt_shim_gone(t);
     }
@@ -378,6 +383,29 @@ int attempt_adopt_all(struct worker *w, struct err *err)
 }
 
 /* ---- the end */
+
+void attempt_record_end(const struct attempt *t)
+{
+    struct report r;
+    struct buf frame = {0};
+    struct err err;
+    Ds__ShimStatus status = DS__SHIM_STATUS__INIT;
+    report_init_end(&r, t->a);
+    status.job = t->a->job;
+    status.epoch = t->a->epoch;
+    status.boot_id = t->worker->boot_id;
+    status.report = &r.message;
+    rpc_pack(&frame, RPC_SHIM_STATUS, FRAME_ONEWAY, 0, &status.base);
+    char *path = mem_printf("%s/" SHIM_STATUS_FILE, t->dir);
+    if (file_write_durable(path, frame.data, frame.len, 0600, &err) != 0) {
+        log_error("job %" PRIu64 " epoch %" PRIu64
+                  " has ended, but that could not be made durable: %s",
+                  t->a->job, t->a->epoch, err.text);
+    }
+    free(path);
+    buf_fini(&frame);
+    report_fini(&r);
+}
 
 void attempt_free(struct attempt *t)
 {

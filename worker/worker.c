@@ -22,6 +22,7 @@
 #include "worker/attempt.h"
 #include "worker/cgroup.h"
 #include "worker/rank_server.h"
+#include "worker/report.h"
 
 #define RETRY_MS       2000
 #define LEAVE_GRACE_MS 10000 /* TERM to KILL when Ctrl-C ends worker and ranks */
@@ -79,51 +80,6 @@ int worker_see_term(struct worker *w, uint64_t term, struct err *err)
 
 /* ---- telling the coordinator */
 
-/* A report and the memory it points to. */
-struct report {
-    Ds__AttemptReport message;
-    Ds__RankExit *exits;
-    Ds__RankExit **list;
-};
-
-static void report_init(struct report *r, const struct agent_attempt *a)
-{
-    *r = (struct report){.message = DS__ATTEMPT_REPORT__INIT};
-    Ds__AttemptReport *m = &r->message;
-    m->job = a->job;
-    m->epoch = a->epoch;
-    m->phase = agent_phase(a);
-    m->error = m->phase == 3 ? a->error : NULL;
-    m->stuck = a->stuck;
-    m->has_started_at = a->started_at_ms != 0;
-    m->started_at = a->started_at_ms;
-    m->has_ended_at = m->phase == 3 && a->ended_at_ms != 0;
-    m->ended_at = a->ended_at_ms;
-    r->exits = mem_alloc_array(a->rank_count, sizeof *r->exits);
-    r->list = mem_alloc_array(a->rank_count, sizeof *r->list);
-    for (uint32_t i = 0; i < a->rank_count; i++) {
-        const struct agent_exit *e = &a->exits[i];
-        if (!agent_exit_is_told(a, i)) {
-            continue;
-        }
-        Ds__RankExit *exit = &r->exits[m->n_exits];
-        *exit = (Ds__RankExit)DS__RANK_EXIT__INIT;
-        exit->rank = a->rank_first + i;
-        exit->code = e->code;
-        exit->signal = e->signal;
-        exit->at = e->at_ms;
-        exit->last_words = e->last_words;
-        r->list[m->n_exits++] = exit;
-    }
-    m->exits = r->list;
-}
-
-static void report_fini(struct report *r)
-{
-    free(r->exits);
-    free(r->list);
-}
-
 /* Which report an acknowledgement is for. The attempt may be forgotten by then. */
 struct ack {
     struct worker *worker;
@@ -175,6 +131,10 @@ static void act(struct worker *w, const struct agent_action *action)
                  a->epoch, a->stop_grace_ms, a->stop_reason);
         rank_server_stop(w->ranks, a, a->stop_reason);
         attempt_shim_stop(t);
+        break;
+    case AGENT_RECORD:
+        attempt_record_end(t);
+        agent_recorded(w->agent, a);
         break;
     case AGENT_REPORT:
         send_report(w, a, action->version);

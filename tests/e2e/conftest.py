@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cluster import Cluster, processes_of  # noqa: E402
 
+import fake_dsd  # noqa: E402
 import specs  # noqa: E402
 
 LOG_TAIL = 6000
@@ -19,6 +20,8 @@ LOG_TAIL = 6000
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
+        for node in getattr(item, "nodes", []):
+            report.sections.append(("dsworkerd log", node.process.log()[-LOG_TAIL:]))
         for cluster in getattr(item, "clusters", []):
             for name, text in cluster.logs().items():
                 report.sections.append((f"{name} log", text[-LOG_TAIL:]))
@@ -43,6 +46,26 @@ def make_cluster(request):
         left = processes_of(cluster.folder)
         cluster.remove()
         assert not left, f"still running after the cluster was closed: {left}"
+
+
+@pytest.fixture
+def make_node(request):
+    """make_node(slots=2, config="", up=True, ...): one real worker under a coordinator that the test plays."""
+    request.node.nodes = []
+
+    def make(up=True, **options):
+        node = fake_dsd.Node(**options)
+        request.node.nodes.append(node)
+        return node.up() if up else node
+
+    yield make
+    for node in request.node.nodes:
+        node.close()
+
+
+@pytest.fixture
+def node(make_node):
+    return make_node()
 
 
 @pytest.fixture

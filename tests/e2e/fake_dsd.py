@@ -1,15 +1,20 @@
 """A coordinator played by the test: it takes a worker's registration, acknowledges what it is told (or does not), and gives orders. What it
 heard is kept in order, so that a test can say what must have been said how often."""
 
+import json
 import os
+import pwd
+import shutil
+import signal
 import socket
 import struct
+import tempfile
 import threading
 import time
 
-from cluster import Process, BIN, free_port, wait_for
+from cluster import BIN, Process, free_port, processes_of, wait_for
 from frames import ERROR, REPLY, REQUEST, frame, read
-from wire import METHODS, NAMES, decode, encode
+from wire import MESSAGES, METHODS, NAMES, decode, encode
 
 
 class Connection:
@@ -128,7 +133,7 @@ class FakeDsd:
     def order(self, method, wait=True, timeout=20, **values):
         """Sends an order; (ok, answer)."""
         number, kind, _ = METHODS[method]
-        if "term" in __import__("wire").MESSAGES[kind]:
+        if "term" in MESSAGES[kind]:
             values.setdefault("term", self.term)
         with self.changed:
             request_id = self.next_id
@@ -139,6 +144,41 @@ class FakeDsd:
                 assert self.changed.wait_for(lambda: request_id in self.answers, timeout), f"no answer to {method}"
                 return self.answers[request_id]
         return None
+
+    def ordered(self, method, **values):
+        """An order that must succeed; its answer."""
+        ok, answer = self.order(method, **values)
+        assert ok, f"{method} was refused: {answer}"
+        return answer
+
+    def start(self, job, command, epoch=1, gpus=1, wait=True, **values):
+        """A command job on this one node. command: a shell script, or a list."""
+        command = ["sh", "-c", command] if isinstance(command, str) else command
+        spec = {"name": "t", "nodes": 1, "gpus_per_node": gpus, "command": command, **values.pop("spec", {})}
+        order = {
+            "job": job,
+            "epoch": epoch,
+            "name": "t",
+            "user": pwd.getpwuid(os.geteuid()).pw_name,
+            "spec": json.dumps(spec),
+            "workdir": "/",
+            "node_rank": 0,
+            "node_count": 1,
+            "rank_first": 0,
+            "world_size": max(gpus, 1),
+            "gpu_index": list(range(gpus)),
+            "master_addr": "127.0.0.1",
+            "master_port": 29500,
+            "checkpoint_dir": f"/nowhere/t00001-e{epoch:05}",
+            **values,
+        }
+        return self.order("ATTEMPT_START", wait=wait, **order)
+
+    def stop(self, job, epoch=1, grace_ms=0):
+        return self.ordered("ATTEMPT_STOP", job=job, epoch=epoch, grace_ms=grace_ms, reason="test")
+
+    def log(self, job, rank=0, stream=1, **values):
+        return self.ordered("LOG_READ", job=job, rank=rank, stream=stream, **{"offset": 0, **values})
 
     # ---- what was heard
     def count(self, method):
@@ -163,3 +203,63 @@ class FakeDsd:
         with self.changed:
             assert self.changed.wait_for(lambda: self.count(method) >= count, timeout), f"{method} was not said {count} times"
             return [message for m, message in self.heard if m == method]
+
+
+class Node:
+    """One real dsworkerd under a FakeDsd, in a folder of its own."""
+
+    def __init__(self, slots=2, config="", env=None, **dsd):
+        self.folder = os.path.realpath(tempfile.mkdtemp(prefix="ds-worker-"))
+        self.dsd = FakeDsd(**dsd)
+        self.state = os.path.join(self.folder, "state")
+        path = os.path.join(self.folder, "worker.yaml")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f"name: n1\nserver: 127.0.0.1:{self.dsd.port}\nstate_dir: {self.state}\n")
+            f.write(f"accelerators: {{model: cpu, count: {slots}}}\n{config}")
+        command = [f"{BIN}/dsworkerd", "--config", path]
+        self.process = Process("n1", command, os.path.join(self.folder, "worker.log"), {"DS_CLUSTER_FOLDER": self.folder, **(env or {})})
+
+    def up(self):
+        """Starts the worker, and waits until it has registered."""
+        before = self.dsd.count("WORKER_REGISTER")
+        self.process.start()
+        self.dsd.wait_heard("WORKER_REGISTER", before + 1)
+        return self
+
+    def restart(self, sig=signal.SIGKILL):
+        self.process.kill(sig)
+        return self.up()
+
+    def attempt(self, job, epoch=1):
+        return os.path.join(self.state, "attempts", f"{job}-{epoch}")
+
+    def pids(self, name):
+        """Processes of the node whose program is called so."""
+        return [pid for pid, (command, _) in processes_of(self.folder).items() if os.path.basename(command[0]) == name]
+
+    def ranks(self, job):
+        """{rank: pid} of what the shims started."""
+        found = {}
+        for pid, (_, env) in processes_of(self.folder).items():
+            if env.get("DS_JOB_ID") == str(job) and os.getpgid(pid) == pid and "RANK" in env:
+                found.setdefault(int(env["RANK"]), pid)
+        return found
+
+    def wait_quiet(self, timeout=20):
+        """Until the worker is the only process left."""
+        wait_for(lambda: list(processes_of(self.folder)) == [self.process.pid], timeout, "only the worker to be left")
+
+    def close(self):
+        self.dsd.close()
+        self.process.stop()
+        for _ in range(50):
+            left = processes_of(self.folder)
+            if not left:
+                break
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.1)
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,8 +9,8 @@
 #include "tests/unit/random.h"
 #include "worker/agent.h"
 
-/* What the agent handed out since the last look, as one letter each, in order: P L S R X (remove),
- * a (success) and e (error). */
+/* What the agent handed out since the last look, as one letter each, in order: P L S E (record the
+ * end) R X (remove), a (success) and e (error). Ends are recorded at once. */
 static char seen[256];
 static struct agent_action last[256]; /* by the letter, the newest */
 
@@ -20,9 +20,13 @@ static const char *acts(struct agent *agent)
     struct agent_action action;
     memset(last, 0, sizeof last);
     while (agent_next(agent, &action)) {
-        char letter = "PLSRX"[action.act < AGENT_ANSWER ? action.act : 0];
+        char letter = "PLSERX"[action.act < AGENT_ANSWER ? action.act : 0];
         if (action.act == AGENT_ANSWER) {
             letter = action.code == 0 ? 'a' : 'e';
+        }
+        if (action.act == AGENT_RECORD) {
+            assert_int_not_equal(agent_phase(action.attempt), 3);
+            agent_recorded(agent, action.attempt);
         }
         seen[n++] = letter;
         last[(unsigned char)letter] = action;
@@ -252,6 +256,7 @@ static void test_not_launched(void **state)
     struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 2);
     agent_persisted(agent, a, 0, "");
     agent_launch_failed(agent, a, "no such program", 3);
+    assert_string_equal(acts(agent), "PaRLE");
     assert_int_equal(agent_phase(a), 3);
     assert_string_equal(a->error, "no such program");
     struct agent_attempt *b = agent_order_start(agent, 1, 13, 1, 0, 2);
@@ -275,7 +280,7 @@ static void test_stop(void **state)
     struct agent_attempt *a = agent_order_start(agent, 1, 12, 1, 0, 1);
     agent_order_stop(agent, 2, 12, 1, 1000, "cancelled");
     agent_persisted(agent, a, 0, "");
-    assert_string_equal(acts(agent), "Paa");
+    assert_string_equal(acts(agent), "PaaE");
     assert_int_equal(agent_phase(a), 3);
     assert_null(a->error);
 
@@ -338,6 +343,8 @@ static void test_shim_lost(void **state)
     assert_int_equal(agent_phase(a), 1);
     agent_shim_exit(a, 5, 0, 0, 8, NULL);
     agent_shim_lost(agent, a, "killed", 20);
+    assert_int_equal(agent_phase(a), 1);
+    assert_string_equal(acts(agent), "E");
     assert_int_equal(agent_phase(a), 3);
     assert_int_equal(a->exits[1].code, 0);
     assert_int_equal(a->exits[1].signal, 0);
@@ -360,7 +367,7 @@ static void test_adopted_unstarted(void **state)
     agent_launch_adopted(agent, new);
     assert_string_equal(acts(agent), "");
     agent_shim_lost(agent, old, "killed", 20);
-    assert_string_equal(acts(agent), "L");
+    assert_string_equal(acts(agent), "EL");
     assert_ptr_equal(last['L'].attempt, new);
     agent_destroy(agent);
 }
@@ -404,7 +411,7 @@ struct world {
     struct known {
         uint32_t phase, exits; /* as the coordinator knows it */
         uint64_t under_way;    /* version of the report, 0: none */
-        bool persisting, launched, live, stop_sent;
+        bool persisting, recording, launched, live, stop_sent;
         uint32_t busy[2];
     } known[JOBS][EPOCHS + 1];
 };
@@ -425,7 +432,7 @@ static void learn(struct world *w, const struct agent_attempt *a)
         assert_false(agent_exit_is_told(a, i) && k->busy[i] > 0);
     }
     assert_true(phase >= k->phase && exits >= k->exits);
-    assert_true(phase < 3 || !k->live);
+    assert_true(phase < 3 || (!k->live && !k->recording));
     k->phase = phase;
     k->exits = exits;
 }
@@ -450,6 +457,10 @@ static void carry_out(struct world *w)
             break;
         case AGENT_STOP:
             k->stop_sent = true;
+            break;
+        case AGENT_RECORD:
+            assert_false(k->live);
+            k->recording = true;
             break;
         case AGENT_REPORT:
             assert_true(w->up);
@@ -498,6 +509,9 @@ static void step_attempt(struct world *w, struct agent_attempt *a, bool settle)
     if (k->persisting) {
         k->persisting = false;
         agent_persisted(w->agent, a, random_one_in(10) ? ERR_IO : 0, "x");
+    } else if (k->recording) {
+        k->recording = false;
+        agent_recorded(w->agent, a);
     } else if (k->live && random_one_in(10)) {
         k->live = false;
         if (a->stage == AGENT_LAUNCHING && a->exits[0].known == false &&
