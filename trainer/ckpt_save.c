@@ -30,6 +30,7 @@ struct ckpt_saver {
     float *copy; /* their values at the step of the save in flight */
     size_t copy_bytes;
     struct ckpt_facts facts;
+    int64_t stall_ms;
 
     pthread_t thread;
     bool in_flight;
@@ -179,8 +180,11 @@ static void *save_main(void *arg)
     struct ckpt_saver *s = arg;
     int64_t start = clock_boot_ms();
     char *layout = ckpt_facts_encode(&s->facts);
-    struct ckpt_shard shard = {
-        .step = s->facts.step, .rank = s->rank, .world = s->world, .layout = layout};
+    struct ckpt_shard shard = {.step = s->facts.step,
+                               .rank = s->rank,
+                               .world = s->world,
+                               .stall_ms = s->stall_ms,
+                               .layout = layout};
     struct err why = {0};
     int rc = write_shard(s, &shard, &why);
     if (rc == 0) {
@@ -215,8 +219,10 @@ bool ckpt_saver_failed(struct ckpt_saver *s)
     return atomic_load(&s->failed);
 }
 
-int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, struct err *err)
+int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *stall_ms,
+              struct err *err)
 {
+    int64_t start = clock_boot_ms();
     TRY(ckpt_saver_wait(s, err));
     float *to = s->copy;
     for (size_t i = 0; i < s->owned_count; i++) {
@@ -231,6 +237,8 @@ int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, struct err *
         to += t->count;
     }
     s->facts = *facts;
+    s->stall_ms = clock_boot_ms() - start;
+    *stall_ms = s->stall_ms;
     int rc = pthread_create(&s->thread, NULL, save_main, s);
     if (rc != 0) {
         errno = rc;

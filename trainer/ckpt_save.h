@@ -20,6 +20,7 @@ struct ckpt_shard {
     char file[64];
     uint64_t bytes;
     char xxh3[33], sha256[65];
+    int64_t stall_ms; /* the step loop waited: for the save before, and for the copy */
     int64_t write_ms;
     const char *layout; /* the facts, encoded; valid during the call */
 };
@@ -35,9 +36,10 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 /* Waits for a save in flight. */
 void ckpt_saver_destroy(struct ckpt_saver *s);
 
-/* Waits for the save before this one, copies, returns. An error of the save before is returned
- * here. */
-int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, struct err *err);
+/* Waits for the save before this one, copies, returns; *stall_ms: how long that took. An error of
+ * the save before is returned here. */
+int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *stall_ms,
+              struct err *err);
 /* Waits for the save in flight and returns its outcome: 0, ERR_NOSPACE, ERR_IO... The first error
  * stays. */
 int ckpt_saver_wait(struct ckpt_saver *s, struct err *err);

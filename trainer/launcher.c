@@ -134,33 +134,41 @@ static int start_coord(struct launcher *l, struct err *err)
     return rc;
 }
 
-/* The ranks run the canonical spec, so nothing of the command line but the mesh size has to be told
- * twice. */
-static int prepare(struct launcher *l, const struct run_options *options, struct err *err)
+/* The spec as it is given fixes the number of ranks, or --ranks puts that many on one node. */
+static int load_spec(struct launcher *l, const struct run_options *options, struct err *err)
 {
     struct model_config config;
-    TRY(spec_file_load(&l->spec, &config, options->spec_path, options->set, options->set_count,
-                       err));
-    l->count = options->ranks > 0 ? options->ranks : l->spec.train.pipeline * l->spec.train.expert;
-    if (l->count > RANKS_MAX) {
-        return err_set(err, ERR_USAGE, "%u ranks on one machine (at most %d)", l->count, RANKS_MAX);
-    }
     char gpus[64];
-    snprintf(gpus, sizeof gpus, "gpus_per_node=%u", l->count);
     const char **set = mem_alloc_array(options->set_count + 2, sizeof *set);
-    for (size_t i = 0; i < options->set_count; i++) {
-        set[i] = options->set[i];
+    size_t n = 0;
+    for (; n < options->set_count; n++) {
+        set[n] = options->set[n];
     }
-    set[options->set_count] = "nodes=1";
-    set[options->set_count + 1] = gpus;
-    jobspec_fini(&l->spec);
-    int rc =
-        spec_file_load(&l->spec, &config, options->spec_path, set, options->set_count + 2, err);
+    if (options->ranks > 0) {
+        snprintf(gpus, sizeof gpus, "gpus_per_node=%u", options->ranks);
+        set[n++] = "nodes=1";
+        set[n++] = gpus;
+    }
+    int rc = spec_file_load(&l->spec, &config, options->spec_path, set, n, err);
     free(set);
     TRY(rc);
+    uint64_t count = (uint64_t)l->spec.nodes_min * l->spec.gpus_per_node;
+    if (count > RANKS_MAX) {
+        return err_set(err, ERR_USAGE,
+                       "the job has %" PRIu64
+                       " ranks, on one machine there may be %d (--ranks N for fewer)",
+                       count, RANKS_MAX);
+    }
+    l->count = (uint32_t)count;
+    return 0;
+}
+
+static int prepare(struct launcher *l, const struct run_options *options, struct err *err)
+{
+    TRY(load_spec(l, options, err));
     char *out =
         options->out != NULL ? mem_strdup(options->out) : mem_printf("runs/%s", l->spec.name);
-    rc = run_dir_open(&l->dir, out, err);
+    int rc = run_dir_open(&l->dir, out, err);
     free(out);
     TRY(rc);
     TRY(choose_resume(l, options->resume, err));
@@ -446,6 +454,10 @@ static int outcome(const struct launcher *l, struct err *err)
     if (l->fatal.code != 0) {
         return run_exit_status(l->fatal.code);
     }
+    if (l->asked > 1 && !all_done) {
+        err_set(err, ERR_FAILED, "interrupted twice: the steps since the last checkpoint are lost");
+        return 130;
+    }
     if (l->first_status != 0) {
         err_set(err, ERR_FAILED, "rank %u ended with status %d (its own line is above)",
                 l->first_rank, l->first_status);
@@ -453,10 +465,6 @@ static int outcome(const struct launcher *l, struct err *err)
     }
     if (all_done) {
         return 0;
-    }
-    if (l->asked > 1) {
-        err_set(err, ERR_FAILED, "interrupted twice: the steps since the last checkpoint are lost");
-        return 130;
     }
     if (lost_peer) {
         err_set(err, ERR_COMM, "the ranks lost each other");

@@ -8,6 +8,7 @@
 
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "proto/jobspec.h"
 #include "trainer/inspect.h"
 #include "trainer/pack.h"
 #include "trainer/run.h"
@@ -17,59 +18,57 @@ static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
-    "  dstrain pack FILE... -o PREFIX [--tokenizer bytes] [--split-valid SHARE] [--document-bytes "
-    "N]\n"
+    "  dstrain pack FILE... -o PREFIX [--split-valid SHARE] [--document-bytes N]\n"
     "  dstrain inspect CKPT [--verify]\n"
     "\n"
     "`dstrain COMMAND --help` explains one command.\n"
     "\n"
-    "Exit status: 0 done; 64-78 wrong use, configuration or data; 75 transient; 80 stopped and "
-    "saved;\n"
-    "82 loss not finite; 83 checkpoint damaged; 84 another attempt took over; 85 lost a peer;\n"
-    "86 storage.\n";
+    "Exit status: 0 done; 64-78 wrong use, configuration or data; 75 transient;\n"
+    "80 stopped and saved; 82 loss not finite; 83 checkpoint damaged;\n"
+    "84 another attempt took over; 85 lost a peer; 86 storage.\n";
 
 static const char help_run[] =
-    "dstrain run SPEC [options]: trains the job of a job file (the `train:` section).\n"
+    "dstrain run SPEC [options]: trains the job of a job file (its `train:` section).\n"
     "\n"
-    "Started by a worker (DS_REPORT_SOCKET is set) it is one rank. Started by you it runs all "
-    "ranks on\n"
-    "this machine; no coordinator is needed. Ctrl-C finishes the step, saves, and leaves.\n"
+    "Started by a worker (DS_REPORT_SOCKET is set) it is one rank. Started by you it runs\n"
+    "all ranks on this machine; no coordinator is needed. Ctrl-C finishes the step, saves,\n"
+    "and leaves.\n"
     "\n"
-    "  --ranks N            ranks to start; default: as few as `parallel:` needs. Ranks beyond "
-    "pipeline x\n"
-    "                       expert share the batch (data parallel)\n"
-    "  --out DIR            checkpoints, metrics.jsonl, TensorBoard events (tb/); default "
-    "runs/NAME\n"
-    "  --resume auto|CKPT   go on from the newest whole checkpoint in DIR (from the start when "
-    "there is\n"
-    "                       none), or from this one; any number of ranks may go on\n"
-    "  --set KEY=VALUE      override a value of the job file: --set train.steps=10 (repeatable)\n"
+    "  --ranks N            ranks to start; default: nodes x gpus_per_node of the job file.\n"
+    "                       Ranks beyond pipeline x expert share the batch\n"
+    "  --out DIR            checkpoints, metrics.jsonl, TensorBoard events (tb/);\n"
+    "                       default runs/NAME\n"
+    "  --resume auto|CKPT   go on from the newest whole checkpoint in DIR (from the start\n"
+    "                       when there is none), or from this one; on any number of ranks\n"
+    "  --set KEY=VALUE      override a value of the job file, such as train.steps=10;\n"
+    "                       repeatable\n"
     "\n"
-    "Prints one line a step: step= tokens= loss= mtp_loss= balance_maxvio= grad_norm= lr= tok_s=\n"
-    "step_ms= and, when it validated, valid_loss= (losses in nats a token).\n";
+    "OMP_NUM_THREADS: threads of a rank; default: the cores shared out among the ranks.\n"
+    "Results are reproducible to the bit for one number of ranks and threads.\n"
+    "\n"
+    "Prints a line a step: step= tokens= loss= mtp_loss= balance_maxvio= grad_norm= lr=\n"
+    "tok_s= step_ms= and, when it validated, valid_loss= (losses in nats a token).\n";
 
 static const char help_pack[] =
-    "dstrain pack FILE... -o PREFIX [options]: text into PREFIX.bin and PREFIX.idx, the corpus "
-    "that\n"
-    "train.data names (Megatron-LM's indexed format). Gzipped files are unpacked on the way.\n"
+    "dstrain pack FILE... -o PREFIX [options]: text into PREFIX.bin and PREFIX.idx, the\n"
+    "corpus that train.data names (Megatron-LM's indexed format). Gzipped files are\n"
+    "unpacked on the way.\n"
     "\n"
     "  -o PREFIX            where to write\n"
-    "  --tokenizer bytes    a byte is a token (ids 0-255), and 256 ends a document: the model "
-    "needs\n"
-    "                       vocab_size 257 or more. The only one so far, and the default\n"
-    "  --split-valid SHARE  keeps this share of the text (0.05) apart, spread evenly over it, as "
-    "the\n"
-    "                       validation corpus PREFIX-valid\n"
-    "  --document-bytes N   a file is one document; a longer one is cut at the first blank line "
-    "after N\n"
-    "                       bytes; default 16384, 0 never\n";
+    "  --tokenizer bytes    a byte is a token (ids 0-255), and 256 ends a document: the\n"
+    "                       model needs vocab_size 257 or more. The default, and the\n"
+    "                       only one so far\n"
+    "  --split-valid SHARE  keeps this share of the text (0.05) apart, spread evenly over\n"
+    "                       it, as the validation corpus PREFIX-valid\n"
+    "  --document-bytes N   a file is one document; a longer one is cut at the first blank\n"
+    "                       line after N bytes; default 16384, 0 never\n";
 
-static const char help_inspect[] = "dstrain inspect CKPT [--verify]: what is in a checkpoint "
-                                   "folder (or one .safetensors file): where\n"
-                                   "the run stood, what it was made with, shards, tensors, sizes.\n"
-                                   "\n"
-                                   "  --verify             also reads every shard and checks its "
-                                   "size and digests against the manifest\n";
+static const char help_inspect[] =
+    "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, or in one\n"
+    ".safetensors file: where the run stood, what it was made with, shards, tensors.\n"
+    "\n"
+    "  --verify             also reads every shard and checks its size and digests\n"
+    "                       against the manifest\n";
 
 static int complain(const struct err *err, int status)
 {
@@ -109,8 +108,8 @@ static int main_run(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
         switch (c) {
         case 'r':
-            if (!parse_u64(optarg, 1024, &ranks) || ranks == 0) {
-                return usage("run", "--ranks wants a number from 1 to 1024");
+            if (!parse_u64(optarg, JOBSPEC_GPUS_MAX, &ranks) || ranks == 0) {
+                return usage("run", "--ranks wants a number from 1 to 64");
             }
             run.ranks = (uint32_t)ranks;
             break;

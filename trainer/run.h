@@ -12,7 +12,7 @@ struct run_options { /* all borrowed */
     const char *spec_path;
     const char *const *set; /* k=v */
     size_t set_count;
-    uint32_t ranks;     /* 0: as few as the spec's mesh needs */
+    uint32_t ranks;     /* 0: nodes x gpus_per_node of the spec */
     const char *out;    /* NULL: ./runs/<name> */
     const char *resume; /* NULL, "auto" or a checkpoint folder */
 };

@@ -45,7 +45,6 @@ struct train {
     struct router *routers;
     size_t router_count;
     struct optim optim;
-    struct grad_sync grad;
     struct ckpt_tensors tensors;
     struct ckpt_saver *saver;
     struct ckpt_facts at; /* where the run stands */
@@ -70,8 +69,11 @@ static void my_share(const struct train *t, uint64_t n, uint64_t *first, uint64_
 static void shard_durable(void *ctx, const struct ckpt_shard *shard)
 {
     struct train *t = ctx;
-    log_info("step %" PRIu64 ": wrote %s, %" PRIu64 " bytes in %" PRId64 " ms", shard->step,
-             shard->file, shard->bytes, shard->write_ms);
+    if (shard->rank == 0) {
+        log_info("step %" PRIu64 ": wrote %s, %" PRIu64 " bytes in %" PRId64
+                 " ms; training was held up %" PRId64 " ms",
+                 shard->step, shard->file, shard->bytes, shard->write_ms, shard->stall_ms);
+    }
     if (t->o->reporter == NULL) {
         return;
     }
@@ -156,7 +158,6 @@ static int setup(struct train *t, struct err *err)
     rc = create_model(t, err);
     TRY(agree(o->batch, rc, "creating the model", err));
     optim_init(&t->optim, o->op, t->params, t->param_count);
-    grad_sync_init(&t->grad, o->op, t->params, t->param_count, o->batch, o->data, o->expert, 0);
     ckpt_tensors_init(&t->tensors, &t->optim, t->routers, t->router_count, o->mesh);
     t->saver = ckpt_saver_create(&t->tensors, o->op, o->ckpt_dir, o->mesh->rank, o->mesh->world,
                                  shard_durable, t);
@@ -188,7 +189,6 @@ static void teardown(struct train *t)
     report_fini(&t->report);
     ckpt_saver_destroy(t->saver);
     ckpt_tensors_fini(&t->tensors);
-    grad_sync_fini(&t->grad);
     optim_fini(&t->optim);
     model_destroy(t->model);
     feed_close(&t->feed);
@@ -213,7 +213,7 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
         TRY(model_train(t->model, t->tokens + done * width, 1.0 / targets, sums, err));
     }
-    return grad_sync_run(&t->grad, err);
+    return grad_sum(t->model, t->o->batch, t->o->data, err);
 }
 
 static bool save_is_due(const struct train *t)
@@ -255,17 +255,17 @@ static int sum_facts(struct train *t, const struct model_losses *mine, double *s
     return 0;
 }
 
-static int check_finite(const struct train *t, double losses, double norm, const char *suspect,
-                        struct err *err)
+static int check_finite(const struct train *t, const struct report_step *out, struct err *err)
 {
-    if (isfinite(losses) && isfinite(norm)) {
+    bool mtp_bad = t->o->config->num_nextn_predict_layers > 0 && !isfinite(out->mtp_loss);
+    if (isfinite(out->loss) && isfinite(out->grad_norm) && !mtp_bad) {
         return 0;
     }
+    const char *suspect = grad_suspect(t->model, t->o->op);
     return err_set(err, ERR_NUMERIC,
-                   "step %" PRIu64 ": summed losses %g, gradient norm %g%s%s: not finite, the step "
-                   "was not applied (a lower lr, or "
-                   "resume from an earlier checkpoint)",
-                   t->at.step + 1, losses, norm,
+                   "step %" PRIu64 ": loss %g, gradient norm %g%s%s: not finite, the step was not "
+                   "applied (a lower lr, or resume from an earlier checkpoint)",
+                   t->at.step + 1, out->loss, fabs(out->grad_norm),
                    suspect != NULL ? ", first in the gradient of " : "",
                    suspect != NULL ? suspect : "");
 }
@@ -275,15 +275,14 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
 {
     const struct train_options *o = t->o;
     struct model_losses mine = {0};
-    const char *suspect;
     uint64_t step = t->at.step + 1;
     TRY(accumulate_gradients(t, &mine, err));
     TRY(sum_facts(t, &mine, sums, err));
     TRY(balance_sum_loads(t->routers, t->router_count, o->batch, err));
-    TRY(grad_norm(&t->grad, &out->grad_norm, &suspect, err));
+    TRY(grad_norm(t->model, o->op, o->expert, &out->grad_norm, err));
     out->loss = sums[LOSS] / sums[TOKENS];
     out->mtp_loss = o->config->num_nextn_predict_layers > 0 ? sums[MTP_LOSS] / sums[TOKENS] : NAN;
-    TRY(check_finite(t, sums[LOSS] + sums[MTP_LOSS], out->grad_norm, suspect, err));
+    TRY(check_finite(t, out, err));
     double clip = t->spec->optimizer.grad_clip;
     double scale = clip > 0 && out->grad_norm > clip ? clip / out->grad_norm : 1.0;
     out->lr = schedule_lr(t->spec, step);
@@ -328,10 +327,8 @@ static bool validation_is_due(const struct train *t)
 
 static int save(struct train *t, struct err *err)
 {
-    int64_t start = clock_boot_ms();
-    int rc = ckpt_save(t->saver, &t->at, err);
+    int rc = ckpt_save(t->saver, &t->at, &t->stall_ms, err);
     t->saved_at_ms = clock_boot_ms();
-    t->stall_ms += t->saved_at_ms - start;
     return rc;
 }
 
@@ -342,10 +339,10 @@ static void finish_report(struct train *t, struct report_step *out)
     double seconds = (double)(now - t->step_began_ns) / 1e9;
     out->tokens_per_s = (double)t->spec->global_batch * t->spec->sequence_length / seconds;
     out->ckpt_stall_ms = t->stall_ms;
+    t->stall_ms = 0;
     out->data_wait_ms = t->data_wait_ns / 1000000;
     report_step(&t->report, out);
     t->step_began_ns = now;
-    t->stall_ms = 0;
     t->data_wait_ns = 0;
 }
 
