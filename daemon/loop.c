@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/notify.h"
+#include "daemon/prices.h"
 #include "daemon/rpc.h"
 #include "lib/clock.h"
 #include "lib/file.h"
@@ -144,6 +145,9 @@ static int open_state(struct dsd *d, struct err *err)
     TRY(file_mkdirs(config->state_dir, 0700, err));
     d->core = core_create(&config->core);
     TRY(store_open(&d->store, config->state_dir, err));
+    if (config->prices != NULL) {
+        TRY(prices_load(d->store, config->prices, err));
+    }
     int64_t wall_ms = clock_wall_ms();
     TRY(store_load(d->store, d->core, wall_ms, err));
     d->term = core_term(d->core);

@@ -109,8 +109,12 @@ static void raise_file_limit(void)
     }
 }
 
-static int fail(const struct err *err)
+/* One line, whatever a library put into the text. */
+static int fail(struct err *err)
 {
+    for (char *p = err->text; *p != 0; p++) {
+        *p = *p == '\n' ? ' ' : *p;
+    }
     fprintf(stderr, "dsd: %s\n", err->text);
     return err_exit_status(err->code);
 }

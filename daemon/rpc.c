@@ -33,6 +33,7 @@ static const struct {
     [RPC_CKPT_SHOW] = {rpc_ckpt_show, false},
     [RPC_CKPT_VERIFY] = {rpc_ckpt_verify, false},
     [RPC_COST_REPORT] = {rpc_cost_report, false},
+    [RPC_COST_VERIFY] = {rpc_cost_verify, false},
     [RPC_EVENT_LIST] = {rpc_event_list, false},
     [RPC_CLUSTER_STATUS] = {rpc_cluster_status, false},
     [RPC_WORKER_REGISTER] = {rpc_worker_register, false},

@@ -17,7 +17,7 @@ rpc_handler rpc_job_submit, rpc_job_list, rpc_job_show, rpc_job_why, rpc_job_can
     rpc_job_logs, rpc_job_metrics, rpc_job_hold, rpc_job_release;
 rpc_handler rpc_node_list, rpc_node_show, rpc_node_drain, rpc_node_resume;
 rpc_handler rpc_ckpt_list, rpc_ckpt_show, rpc_ckpt_verify;
-rpc_handler rpc_cost_report;
+rpc_handler rpc_cost_report, rpc_cost_verify;
 rpc_handler rpc_event_list, rpc_cluster_status;
 rpc_handler rpc_worker_register, rpc_heartbeat, rpc_attempt_report, rpc_shard_report,
     rpc_step_report;
