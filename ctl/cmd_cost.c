@@ -34,7 +34,7 @@ static void share_cell(struct buf *out, const json_t *item, const json_t *value)
 static const struct column cost_columns[] = {
     {"KEY", "key", 0, NULL, NULL},
     HOURS("GPU-HOURS", "gpu_ms"),
-    HOURS("PRODUCTIVE", "productive_gpu_ms"),
+    {"PRODUCTIVE", "productive_gpu_ms", COLUMN_RIGHT | COLUMN_SPARE, cell_gpu_hours, NULL},
     {"GOODPUT", "goodput", COLUMN_RIGHT, share_cell, goodput_of},
     HOURS("INIT", "badput.init"),
     HOURS("DATA", "badput.data_wait"),
@@ -63,7 +63,6 @@ static int64_t capacity_gap(const json_t *capacity)
 static void append_capacity(const struct output *o, struct buf *out, const json_t *capacity)
 {
     int64_t gap = capacity_gap(capacity);
-    buf_append_str(out, "capacity: ");
     for (size_t i = 0; i < 4; i++) {
         buf_printf(out, "%s%s ", i > 0 ? " + " : "", capacity_parts[i]);
         format_gpu_hours(out, pick_count(capacity, capacity_parts[i]));
@@ -73,7 +72,7 @@ static void append_capacity(const struct output *o, struct buf *out, const json_
     buf_append_str(out, " GPU-hours: ");
     if (gap == 0) {
         terminal_paint(&o->terminal, out, COLOUR_GREEN, "ok");
-        buf_append_str(out, ", to the millisecond\n");
+        buf_append_str(out, "\n");
     } else {
         terminal_paint(&o->terminal, out, COLOUR_RED, "off");
         buf_printf(out, " by %+" PRId64 " GPU-ms\n", gap);

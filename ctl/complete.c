@@ -16,6 +16,7 @@
 struct completion {
     FILE *out;
     const char *word; /* what was typed of it so far */
+    size_t before;    /* bytes in front of it that belong to the candidate: --name= */
     const char *server;
 };
 
@@ -25,6 +26,7 @@ static void offer(const struct completion *c, const char *candidate, const char 
         return;
     }
     struct buf line = {0};
+    buf_append(&line, c->word - c->before, c->before);
     text_append_clean(&line, candidate);
     if (description != NULL) {
         buf_append_str(&line, "\t");
@@ -194,6 +196,13 @@ void complete(FILE *out, const char *const *words, size_t count)
     if (pending != NULL) {
         const struct option *option = option_of(command, pending);
         if (option != NULL) {
+            offer_value(&c, option);
+        }
+    } else if (strncmp(c.word, "--", 2) == 0 && strchr(c.word, '=') != NULL) {
+        const struct option *option = option_of(command, c.word);
+        c.before = strcspn(c.word, "=") + 1;
+        c.word += c.before;
+        if (option != NULL && option->value != NULL) {
             offer_value(&c, option);
         }
     } else if (c.word[0] == '-') {

@@ -13,8 +13,8 @@ static const struct column event_columns[] = {
     {"TIME", "at", 0, cell_time, NULL},
     {"KIND", "kind", 0, NULL, NULL},
     {"JOB", "job", COLUMN_RIGHT, NULL, NULL},
-    {"EPOCH", "epoch", COLUMN_RIGHT, NULL, NULL},
-    {"NODE", "node", 0, NULL, NULL},
+    {"EPOCH", "epoch", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
+    {"NODE", "node", COLUMN_SPARE, NULL, NULL},
     {"TEXT", "text", 0, NULL, NULL},
 };
 const struct listing event_listing = LISTING("event", "seq", event_columns);
@@ -24,8 +24,8 @@ void event_table(const struct output *o, struct buf *out, const char *heading, c
     static const struct column columns[] = {
         {"TIME", "at", 0, cell_time, NULL},
         {"KIND", "kind", 0, NULL, NULL},
-        {"EPOCH", "epoch", COLUMN_RIGHT, NULL, NULL},
-        {"NODE", "node", 0, NULL, NULL},
+        {"EPOCH", "epoch", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
+        {"NODE", "node", COLUMN_SPARE, NULL, NULL},
         {"TEXT", "text", 0, NULL, NULL},
     };
     page_table(o, out, heading, events, columns, sizeof columns / sizeof columns[0]);

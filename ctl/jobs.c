@@ -51,11 +51,11 @@ static const struct column job_columns[] = {
     {"NAME", "name", 0, NULL, NULL},
     {"USER", "user", 0, NULL, NULL},
     {"ACCOUNT", "account", COLUMN_WIDE, NULL, NULL},
-    {"QUEUE", "queue", 0, NULL, NULL},
+    {"QUEUE", "queue", COLUMN_SPARE, NULL, NULL},
     {"STAGE", "stage", COLUMN_WIDE, NULL, NULL},
     {"STATE", "state", COLUMN_STATE, NULL, NULL},
-    {"PRIO", "priority", COLUMN_RIGHT, NULL, NULL},
-    {"NODES", "nodes_requested", COLUMN_RIGHT, NULL, NULL},
+    {"PRIO", "priority", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
+    {"NODES", "nodes_requested", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
     {"GPUS", "gpus", COLUMN_RIGHT, NULL, gpus_of},
     {"ATTEMPT", "attempt", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
     {"STEP", "progress.step", COLUMN_RIGHT, step_cell, NULL},
@@ -101,11 +101,11 @@ static const struct column attempt_columns[] = {
     {"STATE", "state", COLUMN_STATE | COLUMN_WIDE, NULL, NULL},
     {"NODES", "nodes", 0, cell_nodes, NULL},
     {"START", "started_at", 0, cell_time, NULL},
-    {"END", "ended_at", 0, end_cell, NULL},
+    {"END", "ended_at", COLUMN_SPARE, end_cell, NULL},
     {"RESUMED-FROM", "resume_step", 0, resumed_cell, NULL},
     {"CKPT", "resume_ckpt", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
     {"FIRST", "first_step", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
-    {"LAST", "last_step", COLUMN_RIGHT, NULL, NULL},
+    {"LAST", "last_step", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
     {"LOST", "lost_steps", COLUMN_RIGHT, NULL, NULL},
     {"DETECT", "detect_ms", COLUMN_RIGHT, cell_duration, NULL},
     {"RESTART", "restart_ms", COLUMN_RIGHT, cell_duration, NULL},
@@ -146,7 +146,8 @@ static void append_exit(struct buf *out, const json_t *job)
     if (pick(job, "exit") == NULL) {
         return;
     }
-    page_label(out, "exit");
+    /* While it goes on, that of the attempt before. */
+    page_label(out, job_has_ended(pick_text(job, "state")) ? "exit" : "last exit");
     if (signal != 0) {
         const char *name = sigabbrev_np((int)signal);
         buf_printf(out, "signal %" PRId64, signal);

@@ -6,13 +6,9 @@
 
 #include "ctl/encode.h"
 #include "ctl/pick.h"
-#include "ctl/text.h"
 #include "lib/mem.h"
 
-#define GAP 2u
-
-/* New reference, or NULL. */
-static json_t *raw_value(const json_t *item, const struct column *column)
+json_t *table_raw_value(const json_t *item, const struct column *column)
 {
     if (column->compute != NULL) {
         json_t *value = column->compute(item);
@@ -24,26 +20,6 @@ static json_t *raw_value(const json_t *item, const struct column *column)
     }
     const json_t *value = pick(item, column->key);
     return json_incref((json_t *)(uintptr_t)value);
-}
-
-static void append_cell(struct buf *out, const json_t *item, const struct column *column)
-{
-    json_t *value = raw_value(item, column);
-    struct buf text = {0};
-    if (value != NULL && column->text != NULL) {
-        column->text(&text, item, value);
-    } else if (json_is_string(value)) {
-        buf_append_str(&text, json_string_value(value));
-    } else if (value != NULL) {
-        encode_json(&text, value, false);
-    }
-    size_t start = out->len;
-    text_append_clean(out, buf_cstr(&text));
-    if (out->len == start) {
-        buf_append_str(out, "-");
-    }
-    buf_fini(&text);
-    json_decref(value);
 }
 
 /* ---- sorting */
@@ -123,7 +99,7 @@ int table_sort(json_t *items, const struct column *columns, size_t count, const 
     struct sort_key *keys = mem_alloc_array(rows, sizeof *keys);
     for (size_t i = 0; i < rows; i++) {
         keys[i].item = json_incref(json_array_get(items, i));
-        keys[i].value = raw_value(keys[i].item, column);
+        keys[i].value = table_raw_value(keys[i].item, column);
         keys[i].position = i;
     }
     qsort_r(keys, rows, sizeof *keys, compare_keys, &descending);
@@ -136,108 +112,7 @@ int table_sort(json_t *items, const struct column *columns, size_t count, const 
     return 0;
 }
 
-/* ---- text */
-
-struct grid {
-    const struct column **columns;
-    size_t column_count;
-    size_t row_count; /* with the header */
-    char **cells;     /* row by row, owned */
-    size_t *widths;
-};
-
-static void grid_fill(struct grid *g, const json_t *items, const struct column *columns,
-                      size_t count, const struct table_view *view)
-{
-    g->columns = mem_alloc_array(count, sizeof *g->columns);
-    for (size_t i = 0; i < count; i++) {
-        if ((columns[i].flags & COLUMN_CSV) == 0 &&
-            (view->wide || (columns[i].flags & COLUMN_WIDE) == 0)) {
-            g->columns[g->column_count++] = &columns[i];
-        }
-    }
-    size_t rows = json_array_size(items);
-    g->row_count = rows + 1;
-    g->cells = mem_alloc_array(g->row_count * g->column_count, sizeof *g->cells);
-    g->widths = mem_alloc_array(g->column_count, sizeof *g->widths);
-    for (size_t row = 0; row < g->row_count; row++) {
-        for (size_t c = 0; c < g->column_count; c++) {
-            struct buf cell = {0};
-            if (row == 0) {
-                buf_append_str(&cell, g->columns[c]->title);
-            } else {
-                append_cell(&cell, json_array_get(items, row - 1), g->columns[c]);
-            }
-            char *text = buf_cstr(&cell); /* the cell keeps the buffer's memory */
-            g->cells[row * g->column_count + c] = text;
-            size_t width = text_width(text, cell.len);
-            bool counts = row > 0 || !view->no_header;
-            g->widths[c] = counts && width > g->widths[c] ? width : g->widths[c];
-        }
-    }
-}
-
-static void grid_fini(struct grid *g)
-{
-    for (size_t i = 0; i < g->row_count * g->column_count; i++) {
-        free(g->cells[i]);
-    }
-    free(g->cells);
-    free(g->widths);
-    free(g->columns);
-}
-
-static void append_last(struct buf *out, const char *cell, size_t room, bool utf8)
-{
-    size_t len = strlen(cell);
-    if (text_width(cell, len) <= room) {
-        buf_append_str(out, cell);
-        return;
-    }
-    buf_append(out, cell, text_cut(cell, len, room - 1));
-    buf_append_str(out, utf8 ? "…" : "~");
-}
-
-static void append_row(struct buf *out, const struct grid *g, size_t row,
-                       const struct table_view *view)
-{
-    const struct terminal *t = view->terminal;
-    size_t used = 0;
-    for (size_t c = 0; c < g->column_count; c++) {
-        const char *cell = g->cells[row * g->column_count + c];
-        const struct column *column = g->columns[c];
-        bool last = c + 1 == g->column_count;
-        size_t width = text_width(cell, strlen(cell));
-        size_t pad = g->widths[c] > width ? g->widths[c] - width : 0;
-        if (column->flags & COLUMN_RIGHT) {
-            buf_printf(out, "%*s", (int)pad, "");
-        }
-        enum colour colour = row == 0                         ? COLOUR_BOLD
-                             : (column->flags & COLUMN_STATE) ? terminal_state_colour(cell)
-                                                              : COLOUR_NONE;
-        if (last && colour == COLOUR_NONE && t->is_tty && !view->wide) {
-            append_last(out, cell, t->columns > used + 12 ? t->columns - used : 12, t->utf8);
-        } else {
-            terminal_paint(t, out, colour, cell);
-        }
-        if (!last) {
-            buf_printf(out, "%*s", (int)(GAP + (column->flags & COLUMN_RIGHT ? 0 : pad)), "");
-        }
-        used += g->widths[c] + GAP;
-    }
-    buf_append_str(out, "\n");
-}
-
-void table_text(struct buf *out, const json_t *items, const struct column *columns, size_t count,
-                const struct table_view *view)
-{
-    struct grid g = {0};
-    grid_fill(&g, items, columns, count, view);
-    for (size_t row = view->no_header ? 1 : 0; row < g.row_count; row++) {
-        append_row(out, &g, row, view);
-    }
-    grid_fini(&g);
-}
+/* ---- CSV */
 
 void table_csv(struct buf *out, const json_t *items, const struct column *columns, size_t count,
                bool no_header)
@@ -248,7 +123,7 @@ void table_csv(struct buf *out, const json_t *items, const struct column *column
     buf_append_str(out, no_header ? "" : "\n");
     for (size_t row = 0; row < json_array_size(items); row++) {
         for (size_t c = 0; c < count; c++) {
-            json_t *value = raw_value(json_array_get(items, row), &columns[c]);
+            json_t *value = table_raw_value(json_array_get(items, row), &columns[c]);
             buf_append_str(out, c > 0 ? "," : "");
             encode_csv(out, value);
             json_decref(value);

@@ -15,6 +15,7 @@ enum column_flag {
     COLUMN_WIDE = 2,  /* only with -o wide (and in CSV) */
     COLUMN_STATE = 4, /* coloured by its text */
     COLUMN_CSV = 8,   /* only in CSV */
+    COLUMN_SPARE = 16 /* left out where the terminal is too narrow */
 };
 
 struct column {
@@ -35,12 +36,16 @@ struct table_view {
     bool no_header;
 };
 
+/* What a column has for an item: a new reference, or NULL for null. */
+json_t *table_raw_value(const json_t *item, const struct column *column);
+
 /* Sorts the array by a column's title or key, "-" in front for descending; nulls last, equal ones
  * stay in order. An unknown column is ERR_USAGE. */
 int table_sort(json_t *items, const struct column *columns, size_t count, const char *by,
                struct err *err);
 
-/* Aligned text. On a terminal the last column is cut to what fits, unless wide. */
+/* Aligned text. On a terminal, and not wide, rows are made to fit: spare columns are left out and
+ * long ones cut. */
 void table_text(struct buf *out, const json_t *items, const struct column *columns, size_t count,
                 const struct table_view *view);
 /* All columns, raw values. */

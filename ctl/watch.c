@@ -32,14 +32,16 @@ static size_t count_lines(const char *page)
     return lines;
 }
 
-void watch_frame(struct buf *out, const char *heading, const char *page, const struct terminal *t)
+void watch_frame(struct buf *out, const char *heading, const char *trouble, const char *page,
+                 const struct terminal *t)
 {
     size_t lines = count_lines(page);
-    size_t room = t->rows - 2; /* heading and an empty line */
+    size_t room = t->rows - 2;
     size_t shown = lines <= room ? lines : room - 1;
     buf_append_str(out, CURSOR_HOME);
     append_line(out, heading, strlen(heading), t);
-    buf_append_str(out, "\n" CLEAR_TO_EOL);
+    buf_append_str(out, "\n");
+    append_line(out, trouble, strlen(trouble), t);
     for (size_t i = 0; i < shown; i++) {
         size_t len = strcspn(page, "\n");
         buf_append_str(out, "\n");
@@ -52,8 +54,7 @@ void watch_frame(struct buf *out, const char *heading, const char *page, const s
     buf_append_str(out, CLEAR_TO_EOS);
 }
 
-static void append_heading(struct buf *out, const struct ctl *ctl, int64_t interval_ms,
-                           const struct err *err)
+static void append_heading(struct buf *out, const struct ctl *ctl, int64_t interval_ms)
 {
     const struct command *c = ctl->args.command;
     buf_append_str(out, "every ");
@@ -65,10 +66,6 @@ static void append_heading(struct buf *out, const struct ctl *ctl, int64_t inter
     }
     buf_append_str(out, "   ");
     format_time(out, clock_wall_ms());
-    if (err->code != 0) {
-        buf_append_str(out, "   ");
-        terminal_paint(&ctl->output.terminal, out, COLOUR_RED, err->text);
-    }
 }
 
 static int show_on_terminal(struct ctl *ctl, int64_t interval_ms, struct buf *page,
@@ -76,11 +73,15 @@ static int show_on_terminal(struct ctl *ctl, int64_t interval_ms, struct buf *pa
 {
     struct buf screen = {0};
     struct buf heading = {0};
+    struct buf note = {0};
     terminal_measure(&ctl->output.terminal, ctl->out);
-    append_heading(&heading, ctl, interval_ms, trouble);
+    append_heading(&heading, ctl, interval_ms);
+    terminal_paint(&ctl->output.terminal, &note, COLOUR_RED, trouble->text);
     buf_append_str(&screen, first ? CURSOR_HIDE CLEAR_SCREEN : "");
-    watch_frame(&screen, buf_cstr(&heading), buf_cstr(page), &ctl->output.terminal);
+    watch_frame(&screen, buf_cstr(&heading), buf_cstr(&note), buf_cstr(page),
+                &ctl->output.terminal);
     buf_fini(&heading);
+    buf_fini(&note);
     return ctl_write(ctl, &screen, err);
 }
 

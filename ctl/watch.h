@@ -11,7 +11,9 @@
 int watch_view(struct ctl *ctl, int64_t interval_ms, struct err *err);
 
 /* The bytes that redraw a page on a terminal of that size, without flicker: each line overwritten
- * and cleared to its end, what does not fit left out with a count. heading is the first line. */
-void watch_frame(struct buf *out, const char *heading, const char *page, const struct terminal *t);
+ * and cleared to its end, what does not fit left out with a count. Two lines come first: a heading,
+ * and what is wrong or "". */
+void watch_frame(struct buf *out, const char *heading, const char *trouble, const char *page,
+                 const struct terminal *t);
 
 #endif

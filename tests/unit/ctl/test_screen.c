@@ -147,14 +147,14 @@ static void test_watch_frame(void **state)
     for (int i = 0; i < 10; i++) {
         buf_printf(&page, "line %d that is much too long\n", i);
     }
-    watch_frame(&out, "heading", buf_cstr(&page), &t);
+    watch_frame(&out, "heading", "trouble", buf_cstr(&page), &t);
     assert_int_equal(lines_of(buf_cstr(&out)), 5);
-    assert_non_null(strstr(buf_cstr(&out), "\033[Hheading\033[K"));
+    assert_non_null(strstr(buf_cstr(&out), "\033[Hheading\033[K\ntrouble\033[K\n"));
     assert_non_null(strstr(buf_cstr(&out), "line 2 that is much \033[0m\033[K"));
     assert_null(strstr(buf_cstr(&out), "line 3"));
     assert_non_null(strstr(buf_cstr(&out), "(7 more lines)"));
     buf_reset(&out);
-    watch_frame(&out, "heading", "a\nb\nc\nd\n", &t);
+    watch_frame(&out, "heading", "", "a\nb\nc\nd\n", &t);
     assert_int_equal(lines_of(buf_cstr(&out)), 5);
     assert_non_null(strstr(buf_cstr(&out), "\nd\033[K\033[J"));
     assert_null(strstr(buf_cstr(&out), "more lines"));

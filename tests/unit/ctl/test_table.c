@@ -93,19 +93,42 @@ static void test_on_a_terminal(void **state)
     free(text);
 }
 
-/* A long last column ends with a mark that something is missing. */
-static void test_cut(void **state)
+static void assert_fitted(size_t columns_of_terminal, const char *expected)
 {
-    (void)state;
-    static const struct column one[] = {{"TEXT", "text", 0, NULL, NULL}};
-    const struct terminal narrow = {.is_tty = true, .columns = 20, .rows = 24, .utf8 = true};
-    const struct table_view view = {&narrow, false, true};
+    static const struct column some[] = {
+        {"NAME", "name", 0, NULL, NULL},
+        {"N", "n", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
+        {"TEXT", "text", 0, NULL, NULL},
+    };
+    const struct terminal t = {
+        .is_tty = true, .columns = columns_of_terminal, .rows = 24, .utf8 = true};
+    const struct table_view view = {&t, false, true};
     struct buf out = {0};
-    json_t *items = json_loads("[{\"text\":\"0123456789012345678901234567890\"}]", 0, NULL);
-    table_text(&out, items, one, 1, &view);
-    assert_string_equal(buf_cstr(&out), "0123456789012345678…\n");
+    json_t *items = json_loads(
+        "[{\"name\":\"abcdefghijklmnop\",\"n\":12345,\"text\":\"0123456789012345678901234567890\"},"
+        " {\"name\":\"abc\",\"n\":1,\"text\":\"x\"}]",
+        0, NULL);
+    table_text(&out, items, some, 3, &view);
+    assert_string_equal(buf_cstr(&out), expected);
     json_decref(items);
     buf_fini(&out);
+}
+
+/* What does not fit: the last column is cut first, then spare columns go, then long ones are cut;
+ * each cut shows. */
+static void test_fit(void **state)
+{
+    (void)state;
+    assert_fitted(56, "abcdefghijklmnop  12345  0123456789012345678901234567890\n"
+                      "abc                   1  x\n");
+    assert_fitted(45, "abcdefghijklmnop  12345  0123456789012345678…\n"
+                      "abc                   1  x\n");
+    assert_fitted(36, "abcdefghijklmnop  01234567890123456…\n"
+                      "abc               x\n");
+    assert_fitted(30, "abcdefghijk…  012345678901234…\n"
+                      "abc           x\n");
+    assert_fitted(20, "abcdefg…  012345678901234…\n"
+                      "abc       x\n");
 }
 
 /* CSV has all columns, raw values, quotes where RFC 4180 wants them. */
@@ -213,7 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alignment), cmocka_unit_test(test_on_a_terminal),
-        cmocka_unit_test(test_cut),       cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_fit),       cmocka_unit_test(test_csv),
         cmocka_unit_test(test_sort),      cmocka_unit_test(test_json),
         cmocka_unit_test(test_yaml),
     };

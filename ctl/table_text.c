@@ -1,0 +1,206 @@
+/* The aligned text of a table. All cells are made first; then the columns are fitted to the
+ * terminal: spare ones are left out, long ones shortened, and the last one takes what is left. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/encode.h"
+#include "ctl/table.h"
+#include "ctl/text.h"
+#include "lib/mem.h"
+
+#define GAP       2u
+#define WIDTH_MIN 8u  /* a column is not shortened below this */
+#define LAST_MIN  16u /* nor the last one below this */
+
+struct grid {
+    const struct table_view *view;
+    const struct column **columns;
+    size_t column_count;
+    size_t row_count; /* with the header */
+    char **cells;     /* row by row, owned */
+    size_t *widths;
+    bool *left_out;
+};
+
+static void append_cell(struct buf *out, const json_t *item, const struct column *column)
+{
+    json_t *value = table_raw_value(item, column);
+    struct buf text = {0};
+    if (value != NULL && column->text != NULL) {
+        column->text(&text, item, value);
+    } else if (json_is_string(value)) {
+        buf_append_str(&text, json_string_value(value));
+    } else if (value != NULL) {
+        encode_json(&text, value, false);
+    }
+    size_t start = out->len;
+    text_append_clean(out, buf_cstr(&text));
+    if (out->len == start) {
+        buf_append_str(out, "-");
+    }
+    buf_fini(&text);
+    json_decref(value);
+}
+
+static void fill(struct grid *g, const json_t *items, const struct column *columns, size_t count)
+{
+    g->columns = mem_alloc_array(count, sizeof *g->columns);
+    for (size_t i = 0; i < count; i++) {
+        if ((columns[i].flags & COLUMN_CSV) == 0 &&
+            (g->view->wide || (columns[i].flags & COLUMN_WIDE) == 0)) {
+            g->columns[g->column_count++] = &columns[i];
+        }
+    }
+    g->row_count = json_array_size(items) + 1;
+    g->cells = mem_alloc_array(g->row_count * g->column_count, sizeof *g->cells);
+    g->widths = mem_alloc_array(g->column_count, sizeof *g->widths);
+    g->left_out = mem_alloc_array(g->column_count, sizeof *g->left_out);
+    for (size_t row = 0; row < g->row_count; row++) {
+        for (size_t c = 0; c < g->column_count; c++) {
+            struct buf cell = {0};
+            if (row == 0) {
+                buf_append_str(&cell, g->columns[c]->title);
+            } else {
+                append_cell(&cell, json_array_get(items, row - 1), g->columns[c]);
+            }
+            char *text = buf_cstr(&cell); /* the cell keeps the buffer's memory */
+            g->cells[row * g->column_count + c] = text;
+            size_t width = text_width(text, cell.len);
+            bool counts = row > 0 || !g->view->no_header;
+            g->widths[c] = counts && width > g->widths[c] ? width : g->widths[c];
+        }
+    }
+}
+
+static void grid_fini(struct grid *g)
+{
+    for (size_t i = 0; i < g->row_count * g->column_count; i++) {
+        free(g->cells[i]);
+    }
+    free(g->cells);
+    free(g->widths);
+    free(g->left_out);
+    free(g->columns);
+}
+
+/* ---- fitting */
+
+/* Numbers and states are shown whole or not at all. */
+static bool may_shrink(const struct grid *g, size_t c)
+{
+    return (g->columns[c]->flags & (COLUMN_RIGHT | COLUMN_STATE)) == 0 && !g->left_out[c];
+}
+
+static size_t least_width(const struct grid *g, size_t c)
+{
+    size_t least = c + 1 == g->column_count ? LAST_MIN : WIDTH_MIN;
+    return may_shrink(g, c) && g->widths[c] > least ? least : g->widths[c];
+}
+
+/* Of a row, with the last column at its least. */
+static size_t total_width(const struct grid *g)
+{
+    size_t total = 0;
+    for (size_t c = 0; c < g->column_count; c++) {
+        bool last = c + 1 == g->column_count;
+        total += g->left_out[c] ? 0 : last ? least_width(g, c) : g->widths[c] + GAP;
+    }
+    return total;
+}
+
+static bool leave_one_out(struct grid *g)
+{
+    for (size_t c = g->column_count; c-- > 0;) {
+        if ((g->columns[c]->flags & COLUMN_SPARE) != 0 && !g->left_out[c]) {
+            g->left_out[c] = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool shorten_one(struct grid *g)
+{
+    size_t widest = g->column_count;
+    for (size_t c = 0; c + 1 < g->column_count; c++) {
+        bool wider = widest == g->column_count || g->widths[c] > g->widths[widest];
+        if (g->widths[c] > least_width(g, c) && wider) {
+            widest = c;
+        }
+    }
+    if (widest == g->column_count) {
+        return false;
+    }
+    g->widths[widest]--;
+    return true;
+}
+
+static void fit(struct grid *g)
+{
+    size_t room = g->view->terminal->columns;
+    size_t last = g->column_count - 1;
+    if (!g->view->terminal->is_tty || g->view->wide) {
+        return;
+    }
+    while (total_width(g) > room && leave_one_out(g)) {
+    }
+    while (total_width(g) > room && shorten_one(g)) {
+    }
+    size_t taken = total_width(g) - least_width(g, last);
+    size_t left = room > taken ? room - taken : 0;
+    if (may_shrink(g, last) && g->widths[last] > left) {
+        g->widths[last] = left > LAST_MIN ? left : LAST_MIN;
+    }
+}
+
+/* ---- writing */
+
+static void append_text(const struct grid *g, struct buf *out, enum colour colour, const char *cell,
+                        size_t room)
+{
+    const struct terminal *t = g->view->terminal;
+    size_t len = strlen(cell);
+    if (text_width(cell, len) <= room) {
+        terminal_paint(t, out, colour, cell);
+        return;
+    }
+    struct buf cut = {0};
+    buf_append(&cut, cell, text_cut(cell, len, room - 1));
+    buf_append_str(&cut, t->utf8 ? "…" : "~");
+    terminal_paint(t, out, colour, buf_cstr(&cut));
+    buf_fini(&cut);
+}
+
+static void append_row(const struct grid *g, struct buf *out, size_t row)
+{
+    for (size_t c = 0; c < g->column_count; c++) {
+        const char *cell = g->cells[row * g->column_count + c];
+        unsigned flags = g->columns[c]->flags;
+        size_t width = text_width(cell, strlen(cell));
+        int pad = g->widths[c] > width ? (int)(g->widths[c] - width) : 0;
+        enum colour colour = row == 0                      ? COLOUR_BOLD
+                             : (flags & COLUMN_STATE) != 0 ? terminal_state_colour(cell)
+                                                           : COLOUR_NONE;
+        if (g->left_out[c]) {
+            continue;
+        }
+        buf_printf(out, "%*s", (flags & COLUMN_RIGHT) != 0 ? pad : 0, "");
+        append_text(g, out, colour, cell, g->widths[c]);
+        if (c + 1 < g->column_count) {
+            buf_printf(out, "%*s", (int)GAP + ((flags & COLUMN_RIGHT) != 0 ? 0 : pad), "");
+        }
+    }
+    buf_append_str(out, "\n");
+}
+
+void table_text(struct buf *out, const json_t *items, const struct column *columns, size_t count,
+                const struct table_view *view)
+{
+    struct grid g = {.view = view};
+    fill(&g, items, columns, count);
+    fit(&g);
+    for (size_t row = view->no_header ? 1 : 0; row < g.row_count; row++) {
+        append_row(&g, out, row);
+    }
+    grid_fini(&g);
+}
