@@ -193,7 +193,7 @@ static void judge_code(const struct core *core, const struct job *job, int64_t c
     }
 }
 
-/* Appends the end of what a rank wrote last, on one line. */
+/* Appends the last line that a rank wrote: that is where programs say what is wrong. */
 static void append_last_words(struct verdict *v, const char *words)
 {
     if (words == NULL) {
@@ -202,21 +202,27 @@ static void append_last_words(struct verdict *v, const char *words)
     size_t used = strlen(v->text);
     size_t room = sizeof v->text - used - 3;
     size_t len = strlen(words);
-    while (len > 0 && (words[len - 1] == '\n' || words[len - 1] == ' ')) {
+    while (len > 0 && (unsigned char)words[len - 1] <= ' ') {
         len--;
     }
-    size_t skip = len > room ? len - room : 0;
-    while (skip < len && ((unsigned char)words[skip] & 0xc0) == 0x80) {
-        skip++; /* not in the middle of a character */
+    size_t start = len;
+    while (start > 0 && words[start - 1] != '\n') {
+        start--;
     }
-    if (skip == len) {
+    if (len - start > room) {
+        start = len - room;
+        while (start < len && ((unsigned char)words[start] & 0xc0) == 0x80) {
+            start++; /* not in the middle of a character */
+        }
+    }
+    if (start == len) {
         return;
     }
     v->text[used++] = ':';
     v->text[used++] = ' ';
-    for (size_t i = skip; i < len; i++) {
+    for (size_t i = start; i < len; i++) {
         bool is_control = (unsigned char)words[i] < 0x20 || words[i] == 0x7f;
-        v->text[used++] = is_control ? (words[i] == '\n' ? '|' : ' ') : words[i];
+        v->text[used++] = is_control ? ' ' : words[i];
     }
     v->text[used] = 0;
 }
