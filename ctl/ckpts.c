@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "ctl/cells.h"
 #include "ctl/format.h"
@@ -24,7 +25,7 @@ static const struct column ckpt_columns[] = {
 };
 const struct listing ckpt_listing = LISTING("ckpt", "id", ckpt_columns);
 
-void ckpt_table(const struct output *o, struct buf *out, const char *heading, const json_t *ckpts)
+void ckpt_table(const struct output *o, struct buf *out, const json_t *ckpts)
 {
     static const struct column columns[] = {
         {"ID", "id", COLUMN_RIGHT, NULL, NULL},
@@ -35,9 +36,23 @@ void ckpt_table(const struct output *o, struct buf *out, const char *heading, co
         {"SHARDS", "shards", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
         {"COMMITTED", "committed_at", 0, cell_time, NULL},
         {"PATH", "path", COLUMN_WIDE, NULL, NULL},
-        {"REASON", "reason", 0, NULL, NULL},
+        {"REASON", "reason", COLUMN_WRAP, NULL, NULL},
     };
-    page_table(o, out, heading, ckpts, columns, sizeof columns / sizeof columns[0]);
+    json_t *kept = json_array();
+    size_t deleted = 0;
+    for (size_t i = 0; i < json_array_size(ckpts); i++) {
+        if (strcmp(pick_text(json_array_get(ckpts, i), "state"), "DELETED") == 0) {
+            deleted++;
+        } else {
+            json_array_append(kept, json_array_get(ckpts, i));
+        }
+    }
+    page_table(o, out, "checkpoints", kept, columns, sizeof columns / sizeof columns[0]);
+    if (deleted > 0) {
+        buf_printf(out, "%s  and %zu deleted\n", json_array_size(kept) > 0 ? "" : "\ncheckpoints\n",
+                   deleted);
+    }
+    json_decref(kept);
 }
 
 static const struct column shard_columns[] = {

@@ -7,7 +7,7 @@
 extern const struct listing ckpt_listing;
 
 void ckpt_page(const struct output *o, struct buf *out, const json_t *ckpt);
-/* Of one job, as part of its page. */
-void ckpt_table(const struct output *o, struct buf *out, const char *heading, const json_t *ckpts);
+/* Of one job, as part of its page; deleted ones are only counted. */
+void ckpt_table(const struct output *o, struct buf *out, const json_t *ckpts);
 
 #endif

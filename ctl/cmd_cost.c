@@ -69,7 +69,7 @@ static void append_capacity(const struct output *o, struct buf *out, const json_
     }
     buf_append_str(out, gap == 0 ? " = reported " : " is not reported ");
     format_gpu_hours(out, pick_count(capacity, "reported"));
-    buf_append_str(out, " GPU-hours: ");
+    buf_append_str(out, ": ");
     if (gap == 0) {
         terminal_paint(&o->terminal, out, COLOUR_GREEN, "ok");
         buf_append_str(out, "\n");
@@ -162,6 +162,7 @@ static void verify_page(const struct output *o, struct buf *out, const json_t *v
     buf_append_str(out, ": ");
     terminal_paint(&o->terminal, out, ok ? COLOUR_GREEN : COLOUR_RED, ok ? "ok" : "broken");
     buf_append_str(out, "\n");
+    buf_append_str(out, "GPU-hours: ");
     append_capacity(o, out, json_object_get(verify, "capacity"));
     for (size_t i = 0; i < json_array_size(problems); i++) {
         buf_append_str(out, "problem: ");

@@ -15,7 +15,7 @@ static const struct column event_columns[] = {
     {"JOB", "job", COLUMN_RIGHT, NULL, NULL},
     {"EPOCH", "epoch", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
     {"NODE", "node", COLUMN_SPARE, NULL, NULL},
-    {"TEXT", "text", 0, NULL, NULL},
+    {"TEXT", "text", COLUMN_WRAP, NULL, NULL},
 };
 const struct listing event_listing = LISTING("event", "seq", event_columns);
 
@@ -26,7 +26,7 @@ void event_table(const struct output *o, struct buf *out, const char *heading, c
         {"KIND", "kind", 0, NULL, NULL},
         {"EPOCH", "epoch", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
         {"NODE", "node", COLUMN_SPARE, NULL, NULL},
-        {"TEXT", "text", 0, NULL, NULL},
+        {"TEXT", "text", COLUMN_WRAP, NULL, NULL},
     };
     page_table(o, out, heading, events, columns, sizeof columns / sizeof columns[0]);
 }

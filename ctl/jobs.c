@@ -48,10 +48,10 @@ static void step_cell(struct buf *out, const json_t *job, const json_t *step)
 
 static const struct column job_columns[] = {
     {"ID", "id", COLUMN_RIGHT, NULL, NULL},
-    {"NAME", "name", 0, NULL, NULL},
-    {"USER", "user", 0, NULL, NULL},
+    {"NAME", "name", COLUMN_LONG, NULL, NULL},
+    {"USER", "user", COLUMN_LONG, NULL, NULL},
     {"ACCOUNT", "account", COLUMN_WIDE, NULL, NULL},
-    {"QUEUE", "queue", COLUMN_SPARE, NULL, NULL},
+    {"QUEUE", "queue", COLUMN_SPARE | COLUMN_LONG, NULL, NULL},
     {"STAGE", "stage", COLUMN_WIDE, NULL, NULL},
     {"STATE", "state", COLUMN_STATE, NULL, NULL},
     {"PRIO", "priority", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
@@ -99,8 +99,8 @@ static void end_cell(struct buf *out, const json_t *attempt, const json_t *value
 static const struct column attempt_columns[] = {
     {"ATTEMPT", "attempt", COLUMN_RIGHT, NULL, NULL},
     {"STATE", "state", COLUMN_STATE | COLUMN_WIDE, NULL, NULL},
-    {"NODES", "nodes", 0, cell_nodes, NULL},
-    {"START", "started_at", 0, cell_time, NULL},
+    {"NODES", "nodes", COLUMN_LONG, cell_nodes, NULL},
+    {"START", "started_at", COLUMN_SPARE, cell_time, NULL},
     {"END", "ended_at", COLUMN_SPARE, end_cell, NULL},
     {"RESUMED-FROM", "resume_step", 0, resumed_cell, NULL},
     {"CKPT", "resume_ckpt", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
@@ -272,7 +272,7 @@ void job_page(const struct output *o, struct buf *out, const json_t *job)
     page_text(out, "workdir", pick_text(job, "workdir"));
     page_table(o, out, "attempts", json_object_get(job, "attempts"), attempt_columns,
                sizeof attempt_columns / sizeof attempt_columns[0]);
-    ckpt_table(o, out, "checkpoints", json_object_get(job, "checkpoints"));
+    ckpt_table(o, out, json_object_get(job, "checkpoints"));
     event_table(o, out, "timeline", json_object_get(job, "events"));
 }
 

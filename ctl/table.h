@@ -11,11 +11,13 @@
 #include "lib/err.h"
 
 enum column_flag {
-    COLUMN_RIGHT = 1, /* aligned right: numbers */
-    COLUMN_WIDE = 2,  /* only with -o wide (and in CSV) */
-    COLUMN_STATE = 4, /* coloured by its text */
-    COLUMN_CSV = 8,   /* only in CSV */
-    COLUMN_SPARE = 16 /* left out where the terminal is too narrow */
+    COLUMN_RIGHT = 1,  /* aligned right: numbers */
+    COLUMN_WIDE = 2,   /* only with -o wide (and in CSV) */
+    COLUMN_STATE = 4,  /* coloured by its text */
+    COLUMN_CSV = 8,    /* only in CSV */
+    COLUMN_SPARE = 16, /* left out where the terminal is too narrow */
+    COLUMN_LONG = 32,  /* cut where it is still too narrow; the last one always may be */
+    COLUMN_WRAP = 64,  /* of the last one: goes on in the next line instead of being cut */
 };
 
 struct column {

@@ -11,6 +11,7 @@
 #define GAP       2u
 #define WIDTH_MIN 8u  /* a column is not shortened below this */
 #define LAST_MIN  16u /* nor the last one below this */
+#define WRAP_MIN  40u /* or this, where it goes on in the next line */
 
 struct grid {
     const struct table_view *view;
@@ -85,15 +86,18 @@ static void grid_fini(struct grid *g)
 
 /* ---- fitting */
 
-/* Numbers and states are shown whole or not at all. */
+/* Numbers, states and times are shown whole or not at all. */
 static bool may_shrink(const struct grid *g, size_t c)
 {
-    return (g->columns[c]->flags & (COLUMN_RIGHT | COLUMN_STATE)) == 0 && !g->left_out[c];
+    unsigned flags = g->columns[c]->flags;
+    bool last = c + 1 == g->column_count && (flags & (COLUMN_RIGHT | COLUMN_STATE)) == 0;
+    return (last || (flags & COLUMN_LONG) != 0) && !g->left_out[c];
 }
 
 static size_t least_width(const struct grid *g, size_t c)
 {
-    size_t least = c + 1 == g->column_count ? LAST_MIN : WIDTH_MIN;
+    bool wraps = (g->columns[c]->flags & COLUMN_WRAP) != 0;
+    size_t least = c + 1 < g->column_count ? WIDTH_MIN : wraps ? WRAP_MIN : LAST_MIN;
     return may_shrink(g, c) && g->widths[c] > least ? least : g->widths[c];
 }
 
@@ -149,7 +153,8 @@ static void fit(struct grid *g)
     size_t taken = total_width(g) - least_width(g, last);
     size_t left = room > taken ? room - taken : 0;
     if (may_shrink(g, last) && g->widths[last] > left) {
-        g->widths[last] = left > LAST_MIN ? left : LAST_MIN;
+        size_t least = least_width(g, last);
+        g->widths[last] = left > least ? left : least;
     }
 }
 
@@ -171,8 +176,29 @@ static void append_text(const struct grid *g, struct buf *out, enum colour colou
     buf_fini(&cut);
 }
 
+/* Breaks at blanks, or in a word that has no room in a line of its own. */
+static void append_wrapped(struct buf *out, const char *text, size_t room, size_t indent)
+{
+    size_t len = strlen(text);
+    while (text_width(text, len) > room) {
+        size_t cut = text_cut(text, len, room);
+        size_t blank = cut;
+        while (blank > 0 && text[blank] != ' ') {
+            blank--;
+        }
+        cut = blank > 0 ? blank : cut;
+        buf_append(out, text, cut);
+        buf_printf(out, "\n%*s", (int)indent, "");
+        cut += strspn(text + cut, " ");
+        text += cut;
+        len -= cut;
+    }
+    buf_append_str(out, text);
+}
+
 static void append_row(const struct grid *g, struct buf *out, size_t row)
 {
+    size_t used = 0;
     for (size_t c = 0; c < g->column_count; c++) {
         const char *cell = g->cells[row * g->column_count + c];
         unsigned flags = g->columns[c]->flags;
@@ -185,7 +211,12 @@ static void append_row(const struct grid *g, struct buf *out, size_t row)
             continue;
         }
         buf_printf(out, "%*s", (flags & COLUMN_RIGHT) != 0 ? pad : 0, "");
-        append_text(g, out, colour, cell, g->widths[c]);
+        if ((flags & COLUMN_WRAP) != 0 && row > 0) {
+            append_wrapped(out, cell, g->widths[c], used);
+        } else {
+            append_text(g, out, colour, cell, g->widths[c]);
+        }
+        used += g->widths[c] + GAP;
         if (c + 1 < g->column_count) {
             buf_printf(out, "%*s", (int)GAP + ((flags & COLUMN_RIGHT) != 0 ? 0 : pad), "");
         }

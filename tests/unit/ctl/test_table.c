@@ -96,7 +96,7 @@ static void test_on_a_terminal(void **state)
 static void assert_fitted(size_t columns_of_terminal, const char *expected)
 {
     static const struct column some[] = {
-        {"NAME", "name", 0, NULL, NULL},
+        {"NAME", "name", COLUMN_LONG, NULL, NULL},
         {"N", "n", COLUMN_RIGHT | COLUMN_SPARE, NULL, NULL},
         {"TEXT", "text", 0, NULL, NULL},
     };
@@ -129,6 +129,33 @@ static void test_fit(void **state)
                       "abc           x\n");
     assert_fitted(20, "abcdefg…  012345678901234…\n"
                       "abc       x\n");
+}
+
+/* A last column that wraps goes on below itself, broken at blanks; a longer word is broken where it
+ * must. */
+static void test_wrap(void **state)
+{
+    (void)state;
+    static const struct column some[] = {
+        {"N", "n", COLUMN_RIGHT, NULL, NULL},
+        {"TEXT", "text", COLUMN_WRAP, NULL, NULL},
+    };
+    const struct terminal t = {.is_tty = true, .columns = 43, .rows = 24};
+    const struct table_view view = {&t, false, true};
+    struct buf out = {0};
+    json_t *items =
+        json_loads("[{\"n\":1,\"text\":\"node node1 is connected again after a long while\"},"
+                   " {\"n\":2,\"text\":\"01234567890123456789012345678901234567890123456789 x\"},"
+                   " {\"n\":3,\"text\":\"short\"}]",
+                   0, NULL);
+    table_text(&out, items, some, 2, &view);
+    assert_string_equal(buf_cstr(&out), "1  node node1 is connected again after a\n"
+                                        "   long while\n"
+                                        "2  0123456789012345678901234567890123456789\n"
+                                        "   0123456789 x\n"
+                                        "3  short\n");
+    json_decref(items);
+    buf_fini(&out);
 }
 
 /* CSV has all columns, raw values, quotes where RFC 4180 wants them. */
@@ -236,9 +263,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alignment), cmocka_unit_test(test_on_a_terminal),
-        cmocka_unit_test(test_fit),       cmocka_unit_test(test_csv),
-        cmocka_unit_test(test_sort),      cmocka_unit_test(test_json),
-        cmocka_unit_test(test_yaml),
+        cmocka_unit_test(test_fit),       cmocka_unit_test(test_wrap),
+        cmocka_unit_test(test_csv),       cmocka_unit_test(test_sort),
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_yaml),
     };
     return cmocka_run_group_tests_name("ctl table", tests, NULL, NULL);
 }
