@@ -60,7 +60,7 @@ void shim_serve_client(struct shim *s, struct shim_client *c, short events);
 bool shim_has_client(const struct shim *s);
 /* Writes what must be durable, then pushes the status to every client. */
 void shim_tell(struct shim *s);
-/* Gives what is still to be sent up to wait_ms. */
+/* Gives what is still to be sent up to wait_ms, then closes. */
 void shim_serve_finish(struct shim *s, int64_t wait_ms);
 
 /* shim_main.c */

@@ -43,7 +43,9 @@ static void fill_exits(const struct shim *s, struct status_message *m)
         m->exits[n].signal = r->signal;
         m->exits[n].at = r->at_ms;
         if ((r->code != 0 || r->signal != 0) && r->last_words_bytes > 0) {
-            memcpy(m->words[n], r->last_words, r->last_words_bytes);
+            for (size_t k = 0; k < r->last_words_bytes; k++) {
+                m->words[n][k] = r->last_words[k] != 0 ? r->last_words[k] : '?';
+            }
             m->exits[n].last_words = m->words[n];
         }
         m->exit_list[n] = &m->exits[n];
@@ -262,6 +264,9 @@ void shim_serve_finish(struct shim *s, int64_t wait_ms)
             struct pollfd p = {.fd = c->fd, .events = POLLOUT};
             poll(&p, 1, (int)(deadline - clock_boot_ms()));
             send_some(s, c);
+        }
+        if (c->fd >= 0) {
+            drop_client(s, c);
         }
     }
 }

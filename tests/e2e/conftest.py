@@ -59,8 +59,8 @@ def make_node(request):
         return node.up() if up else node
 
     yield make
-    for node in request.node.nodes:
-        node.close()
+    complaints = [text for node in request.node.nodes for text in node.close()]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.fixture

@@ -249,7 +249,17 @@ class Node:
         """Until the worker is the only process left."""
         wait_for(lambda: list(processes_of(self.folder)) == [self.process.pid], timeout, "only the worker to be left")
 
+    def complaints(self):
+        """What a sanitizer said, in the worker's log and the shims'."""
+        texts = [self.process.log()]
+        for folder, _, names in os.walk(self.state):
+            if "shim.log" in names:
+                with open(os.path.join(folder, "shim.log"), encoding="utf-8", errors="replace") as f:
+                    texts.append(f.read())
+        return [text for text in texts if "Sanitizer" in text or "runtime error" in text]
+
     def close(self):
+        """Stops everything, and removes the folder. What a sanitizer said."""
         self.dsd.close()
         self.process.stop()
         for _ in range(50):
@@ -262,4 +272,6 @@ class Node:
                 except ProcessLookupError:
                     pass
             time.sleep(0.1)
+        complaints = self.complaints()
         shutil.rmtree(self.folder, ignore_errors=True)
+        return complaints

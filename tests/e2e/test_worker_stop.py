@@ -123,7 +123,7 @@ def test_ctrl_c_stops_the_ranks_first(node):
     node.process.popen.send_signal(signal.SIGINT)
     assert node.process.popen.wait(20) == 0
     assert node.dsd.wait_report(1)["exits"][0]["code"] == 80
-    assert processes_of(node.folder) == {}
+    wait_for(lambda: processes_of(node.folder) == {}, 10, "the shim to go")
 
 
 def test_term_leaves_the_ranks(node):
