@@ -211,6 +211,7 @@ static void remember_places(struct jobspec *spec, const struct yaml_item *root,
     spec->places.nodes = place_in(root, "nodes", spec_name);
     spec->places.sequence_length = place_in(train, "sequence_length", spec_name);
     spec->places.global_batch = place_in(train, "global_batch", spec_name);
+    spec->places.micro_batch = place_in(train, "micro_batch", spec_name);
     spec->places.pipeline = place_in(parallel, "pipeline", spec_name);
     spec->places.expert = place_in(parallel, "expert", spec_name);
 }

@@ -33,7 +33,8 @@ struct train_spec {
     uint32_t sequence_length; /* tokens; default 256 */
     uint32_t global_batch;    /* sequences a step */
     uint32_t micro_batch;     /* sequences a rank works on at once; default 1 */
-    uint64_t steps;           /* one of steps and tokens; the other is derived */
+    uint64_t
+        steps; /* one of steps and tokens; the other is derived, tokens rounded up to whole steps */
     uint64_t tokens;
     enum precision precision;  /* default fp8 */
     uint32_t pipeline, expert; /* mesh; default 1, 1 */
@@ -50,7 +51,8 @@ struct train_spec {
     double mtp_lambda;        /* default 0.3 */
     double init_std;          /* default 0.006 */
     uint64_t seed;            /* default 1 */
-    uint64_t valid_every;     /* steps; default: with each checkpoint; 0 never */
+    uint64_t valid_every;     /* steps; default checkpoint.every in steps, else a twentieth of
+                               the run; 0 never, and always when there is no data_valid */
     uint32_t valid_batches;   /* global batches a validation; default 4 */
 };
 
@@ -78,7 +80,7 @@ struct jobspec {
     uint32_t restart_max;   /* restarts without a newer checkpoint in between; default 3 */
     uint64_t time_limit_ms; /* 0 none */
     struct {
-        struct jobspec_place nodes, sequence_length, global_batch, pipeline, expert;
+        struct jobspec_place nodes, sequence_length, global_batch, micro_batch, pipeline, expert;
     } places;
 };
 
@@ -100,15 +102,17 @@ char *jobspec_place_text(const char *spec_name, struct jobspec_place place);
 uint32_t jobspec_world_size(const struct jobspec *spec, uint32_t nodes);
 
 struct model_config;
-/* What needs the model: mesh divides the ranks and the experts, the batch divides over the mesh,
- * layers over the pipeline, sequence length within the model's positions. spec_name for the
- * message. */
+/* What needs the model, and what the trainer cannot do: experts divide over the mesh, the batch
+ * over it at every size of an elastic job, no pipeline yet, sequence length within the model's
+ * positions. spec_name for the message. */
 int jobspec_check_model(const struct jobspec *spec, const struct model_config *model,
                         const char *spec_name, struct err *err);
 
-/* "90", "1500ms", "30s", "5m", "2h", "30d" -> ms (a bare number is seconds). */
+/* "90", "1500ms", "30s", "5m", "1h30m", "1.5h", "30d" -> ms (a bare number is seconds), at most a
+ * hundred years. */
 int duration_parse(const char *text, uint64_t *ms, struct err *err);
-/* "200", "14.8T", "1.5e9", "64K" -> count. */
+/* "200", "14.8T", "1.5e9", "64K" -> count. Exact: what is no whole number is refused. K M B (or G)
+ * T are powers of 1000. */
 int count_parse(const char *text, uint64_t *count, struct err *err);
 
 #endif

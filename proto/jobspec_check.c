@@ -40,6 +40,24 @@ static int check_batch(const struct jobspec *spec, uint32_t ranks, const char *s
     return 0;
 }
 
+/* Counts of rows go to matrix libraries as int. */
+static int check_micro_batch(const struct jobspec *spec, const struct model_config *model,
+                             const char *spec_name, struct err *err)
+{
+    const struct train_spec *t = &spec->train;
+    uint64_t copies = model->n_routed_experts > 0 ? model->num_experts_per_tok : 1;
+    uint64_t rows;
+    if (__builtin_mul_overflow((uint64_t)t->micro_batch * t->sequence_length, copies * t->expert,
+                               &rows) ||
+        rows > INT32_MAX) {
+        return refuse(err, spec_name, spec->places.micro_batch, "micro_batch",
+                      "%u sequences of %u tokens to %llu experts each are too many at once over %u "
+                      "ranks (allowed: 2^31 - 1 in all; make it smaller)",
+                      t->micro_batch, t->sequence_length, (unsigned long long)copies, t->expert);
+    }
+    return 0;
+}
+
 int jobspec_check_model(const struct jobspec *spec, const struct model_config *model,
                         const char *spec_name, struct err *err)
 {
@@ -58,11 +76,11 @@ int jobspec_check_model(const struct jobspec *spec, const struct model_config *m
                       t->sequence_length, model->num_nextn_predict_layers,
                       model->num_nextn_predict_layers + 1);
     }
-    if (t->pipeline > model->num_hidden_layers) {
+    if (t->pipeline > 1) {
         return refuse(err, spec_name, spec->places.pipeline, "parallel.pipeline",
-                      "%u stages for %u layers (allowed: at most one stage a layer)", t->pipeline,
-                      model->num_hidden_layers);
+                      "%u stages, but the trainer runs whole models (allowed: 1)", t->pipeline);
     }
+    TRY(check_micro_batch(spec, model, spec_name, err));
     if (t->expert > 1 && model->n_routed_experts % t->expert != 0) {
         return refuse(
             err, spec_name, spec->places.expert, "parallel.expert",

@@ -470,8 +470,14 @@ static void test_model(void **state)
         "job.yaml: key 'train.sequence_length': 1 is too short for 1 multi-token prediction layers "
         "(allowed: from 2)");
     check_model("train.parallel={pipeline: 4, expert: 1}", small,
-                "job.yaml: key 'train.parallel.pipeline': 4 stages for 3 layers (allowed: "
-                "at most one stage a layer)");
+                "job.yaml: key 'train.parallel.pipeline': 4 stages, but the trainer runs whole "
+                "models (allowed: 1)");
+    check_model("train={model: m, data: {train: d}, steps: 1, global_batch: 10000000, micro_batch: "
+                "10000000}",
+                small,
+                "job.yaml: key 'train.micro_batch': 10000000 sequences of 256 tokens to 2 experts "
+                "each are too many at once over 1 ranks "
+                "(allowed: 2^31 - 1 in all; make it smaller)");
     check_model(
         "train.parallel.expert=4",
         "{\"n_routed_experts\": 6, \"n_group\": 1, \"topk_group\": 1, \"num_experts_per_tok\": 2}",
