@@ -51,6 +51,7 @@ struct dsd {
     int64_t started_ms;
     int64_t clock_base_ms; /* dsd_now_ms minus clock_boot_ms */
     bool clock_warned;
+    bool stepped; /* the core got an input in this turn */
     size_t works; /* on other threads (work.h) */
     bool open, stopping;
 };

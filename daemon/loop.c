@@ -35,6 +35,7 @@ void dsd_input(struct dsd *d, struct input *in, struct pending *p)
     in->now_ms = dsd_now_ms(d);
     in->token = p != NULL ? slotmap_add(&d->pending, p) : 0;
     pump_input(d->pump, in);
+    d->stepped = true;
 }
 
 /* ------------------------------------------------------------------ a turn */
@@ -78,17 +79,16 @@ static void turn(struct dsd *d)
     if (!d->open) {
         return;
     }
-    bool decided = false;
     do {
         if (pump_is_dirty(d->pump)) {
-            decided = true;
             commit(d);
             rpc_events_flow(d);
         }
         conn_hub_serve(&d->hub);
     } while (pump_is_dirty(d->pump));
     conn_hub_send(&d->hub);
-    if (decided) {
+    if (d->stepped) { /* also a step that changed nothing durable may have moved the deadline */
+        d->stepped = false;
         arm_core_timer(d);
     }
 }
