@@ -189,11 +189,39 @@ static void rmsnorm_backward(struct mat x, const float *w, const float *rstd, st
     cpu_run(cpu_kernels->norm_dx, &args, x.rows, x.cols);
 }
 
+struct rope_args {
+    struct op_heads x;
+    size_t seq, heads, dim;
+    const float *table;
+    bool inverse;
+};
+
+/* Not among the vectorised kernels: for this one pattern gcc 12 makes fused multiply-adds even
+ * where it was told not to, and the instruction sets would differ. */
+static void rotate(const void *args, size_t first, size_t last)
+{
+    const struct rope_args *a = args;
+    float sign = a->inverse ? -1.0f : 1.0f;
+    for (size_t t = first; t < last; t++) {
+        const float *table = a->table + t % a->seq * a->dim;
+        for (size_t h = 0; h < a->heads; h++) {
+            float *x = a->x.data + t * a->x.row + h * a->x.head;
+            for (size_t i = 0; i < a->dim; i += 2) {
+                float c = table[i], s = sign * table[i + 1];
+                float even = x[i] * c - x[i + 1] * s;
+                float odd = x[i] * s + x[i + 1] * c;
+                x[i] = even;
+                x[i + 1] = odd;
+            }
+        }
+    }
+}
+
 static void rope(struct op_heads x, size_t rows, size_t seq, size_t heads, size_t dim,
                  const float *table, bool inverse)
 {
     struct rope_args args = {x, seq, heads, dim, table, inverse};
-    cpu_run(cpu_kernels->rope, &args, rows, heads * dim);
+    cpu_run(rotate, &args, rows, heads * dim);
 }
 
 static void keys(struct op_heads nope, size_t nope_dim, struct mat shared, size_t heads,

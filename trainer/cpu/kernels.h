@@ -30,12 +30,6 @@ struct norm_backward_args {
     float *dw, alpha;
     bool add;
 };
-struct rope_args {
-    struct op_heads x;
-    size_t seq, heads, dim;
-    const float *table;
-    bool inverse;
-};
 struct keys_args {
     struct op_heads nope, k;
     size_t nope_dim, heads;
@@ -82,8 +76,8 @@ struct kernels {
     const char *name;
     bool (*available)(void);
     /* items are rows */
-    kernel *bf16, *fp8_row, *add, *norm, *norm_dx, *rope, *keys, *keys_backward, *swiglu,
-        *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
+    kernel *bf16, *fp8_row, *add, *norm, *norm_dx, *keys, *keys_backward, *swiglu, *swiglu_backward,
+        *combine, *combine_backward, *cross_entropy, *sigmoid;
     kernel *softmax, *probabilities, *score_gradient;
     /* items are columns */
     kernel *fp8_col, *norm_dw, *embed_backward;

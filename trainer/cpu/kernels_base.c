@@ -195,7 +195,6 @@ const struct kernels KERNELS = {
     .add = add,
     .norm = norm,
     .norm_dx = norm_dx,
-    .rope = rope,
     .keys = keys,
     .keys_backward = keys_backward,
     .swiglu = swiglu,

@@ -68,25 +68,6 @@ static inline void norm_dw(const void *args, size_t first, size_t last)
     }
 }
 
-static inline void rope(const void *args, size_t first, size_t last)
-{
-    const struct rope_args *a = args;
-    float sign = a->inverse ? -1.0f : 1.0f;
-    for (size_t t = first; t < last; t++) {
-        const float *table = a->table + t % a->seq * a->dim;
-        for (size_t h = 0; h < a->heads; h++) {
-            float *x = a->x.data + t * a->x.row + h * a->x.head;
-            for (size_t i = 0; i < a->dim; i += 2) {
-                float c = table[i], s = sign * table[i + 1];
-                float even = x[i] * c - x[i + 1] * s;
-                float odd = x[i] * s + x[i + 1] * c;
-                x[i] = even;
-                x[i + 1] = odd;
-            }
-        }
-    }
-}
-
 static inline void keys(const void *args, size_t first, size_t last)
 {
     const struct keys_args *a = args;

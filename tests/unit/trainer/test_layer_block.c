@@ -1,0 +1,154 @@
+/* A decoder layer and a multi-token prediction module: outputs and gradients against the oracle. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/trainer/layer_fixture.h"
+
+/* Layers are named by their number; the fixture's router gets the name of the one under test. */
+static uint32_t layer_number;
+
+static void name_router(struct layer_fixture *f)
+{
+    snprintf(f->router.name, sizeof f->router.name,
+             "model.layers.%u.mlp.gate.e_score_correction_bias", layer_number);
+}
+
+/* ---- a decoder layer */
+
+static void build_block(void *layer, struct builder *b, struct layer_fixture *f)
+{
+    name_router(f);
+    block_build(layer, b, layer_number, &f->router);
+}
+
+static void run_block(struct oracle *o, struct shape s, const double *x, double *y)
+{
+    memcpy(y, x, s.rows * o->c->hidden_size * sizeof *y);
+    o_block(o, layer_number, s.batch, s.seq, y);
+}
+
+/* Dense and mixture layers; the gradient runs through both residual branches in place. */
+static void test_block(void **state)
+{
+    (void)state;
+    int checked = 0;
+    for (int trial = 0; trial < 60 && checked < 12; trial++) {
+        struct layer_fixture f;
+        struct block m = {0};
+        layer_number = (uint32_t)trial % 3;
+        layer_start(&f, op_cpu(1), build_block, &m);
+        size_t rows = f.shape.rows, h = f.config.hidden_size;
+        struct mat x = random_mat(rows, h), y = random_mat(rows, h), d = random_mat(rows, h);
+        struct layer_case k = {&f,       run_block, doubles_of(x), doubles_of(d), doubles_of(y),
+                               rows * h, rows * h};
+        f.ctx.op->copy(x, m.x);
+        assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);
+        assert_int_equal(block_backward(&f.ctx, &m, f.shape, d, NULL), 0);
+        layer_objective(&k);
+        if (f.oracle.margin > 1e-4) {
+            assert_true(layer_errors(&k, y, d) < 1e-4);
+            checked++;
+        }
+        free(x.data), free(y.data), free(d.data), free(k.x), free(k.weight), free(k.y);
+        layer_stop(&f);
+    }
+    assert_int_equal(checked, 12);
+}
+
+/* ---- a prediction module: the objective is its loss */
+
+struct module {
+    struct linear embed;
+    struct mtp mtp;
+    struct head head;
+};
+
+static uint32_t depth;
+static int32_t tokens[3 * 8];
+
+static void build_module(void *layer, struct builder *b, struct layer_fixture *f)
+{
+    struct module *m = layer;
+    f->config.tie_word_embeddings = true;
+    f->config.num_hidden_layers = 1;
+    layer_number = f->config.num_hidden_layers + depth - 1;
+    name_router(f);
+    m->embed = (struct linear){0};
+    params_linear(b->params, &m->embed, LINEAR_HIGH, -1, "model.", "embed_tokens.weight",
+                  f->config.vocab_size, f->config.hidden_size);
+    mtp_build(&m->mtp, b, depth, &f->router);
+    head_build(&m->head, b, &m->embed);
+}
+
+/* x: what the module before gives, one position more than this one has. */
+static void run_module(struct oracle *o, struct shape s, const double *x, double *y)
+{
+    (void)y;
+    size_t seq = s.seq - depth, count = s.batch * (seq + 1) * o->c->hidden_size;
+    double *previous = o_new(count);
+    memcpy(previous, x, count * sizeof *previous);
+    o->balance += o_mtp(o, depth, seq, previous, tokens);
+    free(previous);
+}
+
+static void load(struct module *m, struct layer_fixture *f)
+{
+    size_t seq = m->mtp.shape.seq;
+    for (size_t i = 0; i < f->shape.batch * (f->shape.seq + 1); i++) {
+        tokens[i] = (int32_t)pick(0, f->config.vocab_size - 1);
+    }
+    for (size_t i = 0; i < m->mtp.shape.rows; i++) {
+        size_t at = i / seq * (f->shape.seq + 1) + i % seq;
+        m->mtp.token[i] = tokens[at + depth];
+        m->mtp.target[i] = tokens[at + depth + 1];
+    }
+}
+
+/* Depth 1: embeddings and hidden states one position apart, shared embedding and head. */
+static void test_mtp(void **state)
+{
+    (void)state;
+    int checked = 0;
+    depth = 1;
+    for (int trial = 0; trial < 60 && checked < 12; trial++) {
+        struct layer_fixture f;
+        struct module m = {0};
+        layer_start(&f, op_cpu(1), build_module, &m);
+        load(&m, &f);
+        struct mtp *p = &m.mtp;
+        size_t rows = f.shape.batch * (p->shape.seq + 1), h = f.config.hidden_size;
+        struct mat previous = random_mat(rows, h), dprevious = random_mat(rows, h);
+        struct mat dnormed = random_mat(p->shape.rows, h), none = mat_of(NULL, 0, 0);
+        struct layer_case k = {
+            .f = &f, .run = run_module, .x = doubles_of(previous), .x_count = rows * h};
+        k.y = o_new(1);
+        f.ctx.op->zero(dprevious);
+        assert_int_equal(mtp_forward(&f.ctx, p, &m.embed, previous, NULL), 0);
+        head_loss(&f.ctx, &m.head, p->normed, p->target, 1, dnormed);
+        f.ctx.op->rmsnorm_backward(p->out, p->norm.w, p->rstd, dnormed, p->dout, false,
+                                   f.ctx.grad_scale, p->norm.grad);
+        assert_int_equal(mtp_backward(&f.ctx, p, &m.embed, dprevious, NULL), 0);
+        layer_objective(&k);
+        if (f.oracle.margin > 1e-4) {
+            assert_true(layer_errors(&k, none, dprevious) < 1e-4);
+            checked++;
+        }
+        free(previous.data), free(dprevious.data), free(dnormed.data), free(k.x), free(k.y);
+        layer_stop(&f);
+    }
+    assert_int_equal(checked, 12);
+}
+
+int main(void)
+{
+    random_start("test_layer_block");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_block),
+        cmocka_unit_test(test_mtp),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
