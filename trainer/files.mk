@@ -37,6 +37,9 @@ TRAINER_TESTS += tests/unit/trainer/test_sampler.c
 TRAINER_TESTS += tests/unit/trainer/test_schedule.c
 TRAINER_TESTS += tests/unit/trainer/test_safetensors.c
 TRAINER_TESTS += tests/unit/trainer/test_tfevents.c
+TRAINER_TESTS += tests/unit/trainer/test_optim.c
+TRAINER_TESTS += tests/unit/trainer/test_ckpt.c
+TRAINER_TESTS += tests/unit/trainer/test_launcher.c
 
 # The model and the CPU back end. Its loops are vectorised: floating-point traps and errno, which nobody reads, would forbid that.
 TRAINER_SRC += trainer/rng.c

@@ -95,32 +95,32 @@ static bool parse_u64(const char *text, uint64_t max, uint64_t *value)
     return true;
 }
 
-static int main_run(int argc, char **argv)
+/* Fills *run; set has room for argc items. -1: go on, else the exit status. */
+static int parse_run(struct run_options *run, const char **set, int argc, char **argv)
 {
     static const struct option options[] = {
         {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
         {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},         {0}};
-    const char **set = mem_alloc_array((size_t)argc, sizeof *set);
-    struct run_options run = {.set = set};
     uint64_t ranks = 0;
     int c;
+    *run = (struct run_options){.set = set};
     while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
         switch (c) {
         case 'r':
             if (!parse_u64(optarg, JOBSPEC_GPUS_MAX, &ranks) || ranks == 0) {
                 return usage("run", "--ranks wants a number from 1 to 64");
             }
-            run.ranks = (uint32_t)ranks;
+            run->ranks = (uint32_t)ranks;
             break;
         case 'o':
-            run.out = optarg;
+            run->out = optarg;
             break;
         case 'R':
-            run.resume = optarg;
+            run->resume = optarg;
             break;
         case 's':
-            set[run.set_count++] = optarg;
+            set[run->set_count++] = optarg;
             break;
         case 'h':
             fputs(help_run, stdout);
@@ -133,18 +133,25 @@ static int main_run(int argc, char **argv)
         return usage("run",
                      optind >= argc ? "run wants a job file" : "run wants one job file only");
     }
-    run.spec_path = argv[optind];
+    run->spec_path = argv[optind];
+    return -1;
+}
+
+static int main_run(int argc, char **argv)
+{
+    struct run_options run;
     struct err err = {0};
-    int status = 0;
-    int rc;
-    if (run_is_rank()) {
+    const char **set = mem_alloc_array((size_t)argc, sizeof *set);
+    int status = parse_run(&run, set, argc, argv);
+    int rc = 0;
+    if (status < 0 && run_is_rank()) {
         rc = run_rank(&run, &err);
         status = run_exit_status(rc);
-    } else {
+    } else if (status < 0) {
         rc = launch(&run, &status, &err);
     }
     free(set);
-    return rc == 0 ? 0 : complain(&err, status);
+    return rc == 0 ? status : complain(&err, status);
 }
 
 static int main_pack(int argc, char **argv)

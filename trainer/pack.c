@@ -42,7 +42,10 @@ static int output_flush(struct output *o, struct err *err)
 {
     int rc = file_write_all(o->fd, o->pending.data, o->pending.len, err);
     buf_reset(&o->pending);
-    return rc == 0 ? 0 : err_wrap(err, "%s", o->bin_tmp);
+    if (rc != 0) {
+        err_wrap(err, "%s", o->bin_tmp);
+    }
+    return rc;
 }
 
 static int output_add(struct output *o, const uint8_t *text, size_t bytes, struct err *err)

@@ -122,7 +122,9 @@ int run_dir_open(struct run_dir *d, const char *path, struct err *err)
     }
     char *root = mem_printf("%s/checkpoints", d->path);
     each_numbered(root, "e", found_epoch, d);
-    qsort(d->ckpts, d->count, sizeof *d->ckpts, oldest_first);
+    if (d->count > 0) {
+        qsort(d->ckpts, d->count, sizeof *d->ckpts, oldest_first);
+    }
     d->ckpt_dir = mem_printf("%s/e%04" PRIu64, root, d->epoch);
     free(root);
     return 0;

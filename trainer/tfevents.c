@@ -87,7 +87,10 @@ static int write_record(struct tfevents *t, const struct buf *event, struct err 
     buf_append(&record, &crc, sizeof crc);
     int rc = file_write_all(t->fd, record.data, record.len, err);
     buf_fini(&record);
-    return rc == 0 ? 0 : err_wrap(err, "%s", t->path);
+    if (rc != 0) {
+        err_wrap(err, "%s", t->path);
+    }
+    return rc;
 }
 
 int tfevents_open(struct tfevents *t, const char *dir, uint64_t first_step, struct err *err)
