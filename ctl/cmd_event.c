@@ -25,29 +25,34 @@ static int ask(struct ctl *ctl, bool has_since, uint64_t since, uint32_t limit,
 }
 
 /* The events of one job come with the job. */
-static int ask_of_job(struct ctl *ctl, uint64_t job, uint64_t since, json_t **items,
-                      struct err *err)
+static int ask_of_job(struct ctl *ctl, uint64_t job, uint64_t since, json_t *items, struct err *err)
 {
     Ds__JobId request = DS__JOB_ID__INIT;
     Ds__Job *reply = NULL;
     request.id = job;
     TRY(session_call(&ctl->session, RPC_JOB_SHOW, &request, &reply, err));
     json_t *object = output_json(reply, NULL);
-    *items = json_incref(json_object_get(object, "events"));
-    json_decref(object);
-    for (size_t i = json_array_size(*items); i-- > 0;) {
-        if (pick_count(json_array_get(*items, i), "seq") <= since) {
-            json_array_remove(*items, i);
+    const json_t *events = json_object_get(object, "events");
+    for (size_t i = 0; i < json_array_size(events); i++) {
+        json_t *event = json_array_get(events, i);
+        if (pick_count(event, "seq") > since) {
+            json_array_append(items, event);
         }
     }
+    json_decref(object);
     return 0;
 }
 
 static void keep_last(json_t *items, uint64_t count)
 {
-    while (json_array_size(items) > count) {
-        json_array_remove(items, 0);
+    size_t size = json_array_size(items);
+    json_t *kept = json_array();
+    for (size_t i = size > count ? size - (size_t)count : 0; i < size; i++) {
+        json_array_append(kept, json_array_get(items, i));
     }
+    json_array_clear(items);
+    json_array_extend(items, kept);
+    json_decref(kept);
 }
 
 /* ---- list */
@@ -74,44 +79,47 @@ static int read_pages(struct ctl *ctl, uint64_t since, uint64_t limit, json_t *i
     }
 }
 
-static int read_list(struct ctl *ctl, json_t **list, struct err *err)
+/* Where the newest `count` start, more than come in one page: sequence numbers have no gaps. */
+static int skip_to_newest(struct ctl *ctl, uint64_t count, uint64_t *since, struct err *err)
+{
+    Ds__EventList *reply = NULL;
+    TRY(ask(ctl, false, 0, 1, &reply, err));
+    uint64_t newest = reply->n_items > 0 ? reply->items[0]->seq : 0;
+    rpc_free(&reply->base);
+    *since = newest > count ? newest - count : 0;
+    return 0;
+}
+
+static int read_list(struct ctl *ctl, json_t *items, struct err *err)
 {
     const struct args *a = &ctl->args;
-    uint64_t limit = ctl->output.limited ? ctl->output.limit : LIST_LIMIT;
     bool has_since = args_has(a, "since");
+    uint64_t limit = ctl->output.limited ? ctl->output.limit : has_since ? 0 : LIST_LIMIT;
     uint64_t since = 0, job = 0;
-    json_t *items = NULL;
     TRY(args_u64(a, "since", &since, err));
     if (args_has(a, "job")) {
         TRY(args_id(args_get(a, "job"), "job", &job, err));
-        TRY(ask_of_job(ctl, job, since, &items, err));
+        TRY(ask_of_job(ctl, job, since, items, err));
         if (!has_since && limit > 0) {
             keep_last(items, limit);
         }
-    } else if (has_since || limit == 0 || limit > PAGE_LIMIT) {
-        items = json_array();
-        int rc = read_pages(ctl, since, has_since ? limit : 0, items, err);
-        if (rc != 0) {
-            json_decref(items);
-            return rc;
-        }
-        if (!has_since && limit > 0) {
-            keep_last(items, limit);
-        }
-    } else {
-        Ds__EventList *reply = NULL;
-        TRY(ask(ctl, false, 0, (uint32_t)limit, &reply, err));
-        *list = output_json(reply, "ds/event-list/v1");
         return 0;
     }
-    *list = json_pack("{s:s, s:o}", "schema", "ds/event-list/v1", "items", items);
-    return 0;
+    if (!has_since && limit > 0) {
+        TRY(skip_to_newest(ctl, limit, &since, err));
+    }
+    return read_pages(ctl, since, limit, items, err);
 }
 
 int cmd_event_list(struct ctl *ctl, struct buf *out, struct err *err)
 {
-    json_t *list = NULL;
-    TRY(read_list(ctl, &list, err));
+    json_t *items = json_array();
+    int rc = read_list(ctl, items, err);
+    if (rc != 0) {
+        json_decref(items);
+        return rc;
+    }
+    json_t *list = json_pack("{s:s, s:o}", "schema", "ds/event-list/v1", "items", items);
     return output_list(&ctl->output, out, list, &event_listing, err);
 }
 
@@ -154,32 +162,40 @@ static int print_all(struct ctl *ctl, const json_t *items, uint64_t job, struct 
     return rc;
 }
 
-/* What happened before we came, and where to go on from. */
-static int begin(struct ctl *ctl, uint64_t job, uint64_t *since, struct err *err)
+/* What happened before we came. */
+static int read_newest(struct ctl *ctl, uint64_t job, uint64_t count, json_t *items,
+                       uint64_t *since, struct err *err)
 {
     Ds__EventList *reply = NULL;
-    json_t *items = NULL;
-    uint64_t shown = ctl->output.limited ? ctl->output.limit : TAIL_LIMIT;
-    TRY(ask(ctl, false, 0, shown > 0 && shown < PAGE_LIMIT ? (uint32_t)shown : PAGE_LIMIT, &reply,
+    TRY(ask(ctl, false, 0, count > 0 && count < PAGE_LIMIT ? (uint32_t)count : PAGE_LIMIT, &reply,
             err));
     *since = reply->n_items > 0 ? reply->items[reply->n_items - 1]->seq : 0;
     json_t *newest = output_json(reply, NULL);
     if (job == 0) {
-        items = json_incref(json_object_get(newest, "items"));
+        json_array_extend(items, json_object_get(newest, "items"));
     }
     json_decref(newest);
-    if (job != 0) {
-        TRY(ask_of_job(ctl, job, 0, &items, err));
-        /* What happened since the first question comes with the next one. */
-        while (json_array_size(items) > 0 &&
-               pick_count(json_array_get(items, json_array_size(items) - 1), "seq") > *since) {
-            json_array_remove(items, json_array_size(items) - 1);
-        }
+    if (job == 0) {
+        return 0;
     }
-    if (shown > 0) {
-        keep_last(items, shown);
+    TRY(ask_of_job(ctl, job, 0, items, err));
+    /* What happened since the first question comes with the next one. */
+    size_t size = json_array_size(items);
+    while (size > 0 && pick_count(json_array_get(items, size - 1), "seq") > *since) {
+        json_array_remove(items, --size);
     }
-    int rc = print_all(ctl, items, 0, err);
+    if (count > 0) {
+        keep_last(items, count);
+    }
+    return 0;
+}
+
+static int begin(struct ctl *ctl, uint64_t job, uint64_t *since, struct err *err)
+{
+    uint64_t count = ctl->output.limited ? ctl->output.limit : TAIL_LIMIT;
+    json_t *items = json_array();
+    int rc = read_newest(ctl, job, count, items, since, err);
+    rc = rc != 0 ? rc : print_all(ctl, items, 0, err);
     json_decref(items);
     return rc;
 }

@@ -1,13 +1,12 @@
 /* job metrics */
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
 #include "ctl/cells.h"
 #include "ctl/cmd.h"
-#include "ctl/pick.h"
 #include "ctl/plot.h"
 #include "lib/mem.h"
+#include "proto/pbjson.h"
 
 #define PAGE_STEPS  10000u
 #define TABLE_STEPS 20u
@@ -34,31 +33,24 @@ static const struct column metric_columns[] = {
 };
 static const struct listing metric_listing = LISTING(NULL, NULL, metric_columns);
 
-/* The whole series, page by page, as one list. */
-static int read_series(struct ctl *ctl, uint64_t job, uint64_t from, json_t **list, struct err *err)
+/* ---- reading */
+
+/* Calls take for each page from step `from` on. */
+static int read_pages(struct ctl *ctl, uint64_t job, uint64_t from,
+                      void (*take)(const Ds__MetricList *page, void *arg), void *arg,
+                      struct err *err)
 {
-    *list = NULL;
     for (;;) {
         Ds__MetricRead request = DS__METRIC_READ__INIT;
-        Ds__MetricList *reply = NULL;
+        Ds__MetricList *page = NULL;
         request.job = job;
         request.has_from_step = request.has_limit = 1;
         request.from_step = from;
         request.limit = PAGE_STEPS;
-        int rc = session_call(&ctl->session, RPC_JOB_METRICS, &request, &reply, err);
-        if (rc != 0) {
-            json_decref(*list);
-            return rc;
-        }
-        size_t count = reply->n_items;
-        uint64_t next = count > 0 ? reply->items[count - 1]->step + 1 : from;
-        json_t *page = output_json(reply, "ds/metric-list/v1");
-        if (*list == NULL) {
-            *list = page;
-        } else {
-            json_array_extend(json_object_get(*list, "items"), json_object_get(page, "items"));
-            json_decref(page);
-        }
+        TRY(session_call(&ctl->session, RPC_JOB_METRICS, &request, &page, err));
+        uint64_t next = page->n_items > 0 ? page->items[page->n_items - 1]->step + 1 : from;
+        take(page, arg);
+        rpc_free(&page->base);
         if (next <= from) {
             return 0;
         }
@@ -66,87 +58,114 @@ static int read_series(struct ctl *ctl, uint64_t job, uint64_t from, json_t **li
     }
 }
 
-/* Keeps the newest; a cut at the end, as other lists have it, would show the beginning for ever. */
-static void keep_newest(json_t *items, uint64_t count)
+/* Moves *from on to where the newest `count` steps start: a run may have millions. */
+static int skip_to_newest(struct ctl *ctl, uint64_t job, uint64_t count, uint64_t *from,
+                          struct err *err)
 {
-    size_t size = json_array_size(items);
-    for (size_t drop = size > count ? size - (size_t)count : 0; drop > 0; drop--) {
-        json_array_remove(items, 0);
+    Ds__JobWait request = DS__JOB_WAIT__INIT;
+    Ds__Job *reply = NULL;
+    request.id = job;
+    request.has_wait_ms = 1;
+    TRY(session_call(&ctl->session, RPC_JOB_WAIT, &request, &reply, err));
+    uint64_t step = reply->progress != NULL ? reply->progress->step : 0;
+    rpc_free(&reply->base);
+    *from = step > count && step - count + 1 > *from ? step - count + 1 : *from;
+    return 0;
+}
+
+/* ---- the list */
+
+static void take_items(const Ds__MetricList *page, void *items)
+{
+    json_t *object = pbjson_from(&page->base, NULL);
+    json_array_extend(items, json_object_get(object, "items"));
+    json_decref(object);
+}
+
+/* ---- the plot */
+
+struct curve {
+    double *step, *loss; /* owned */
+    size_t count, capacity;
+};
+struct curves {
+    struct curve training, validation;
+};
+
+static void curve_add(struct curve *c, double step, double loss)
+{
+    if (c->count == c->capacity) {
+        c->capacity = c->capacity > 0 ? c->capacity * 2 : 1024;
+        c->step = mem_resize(c->step, c->capacity * sizeof *c->step);
+        c->loss = mem_resize(c->loss, c->capacity * sizeof *c->loss);
     }
+    c->step[c->count] = step;
+    c->loss[c->count++] = loss;
 }
 
-static double number_at(const json_t *item, const char *key)
+static void curve_fini(struct curve *c)
 {
-    const json_t *value = pick(item, key);
-    return value != NULL ? json_number_value(value) : NAN;
+    free(c->step);
+    free(c->loss);
 }
 
-/* The validation points alone, and how many. */
-static size_t only_finite(const double *x, const double *y, size_t count, double *px, double *py)
+static void take_points(const Ds__MetricList *page, void *arg)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (isfinite(y[i])) {
-            px[kept] = x[i];
-            py[kept++] = y[i];
+    struct curves *c = arg;
+    for (size_t i = 0; i < page->n_items; i++) {
+        const Ds__Metric *m = page->items[i];
+        curve_add(&c->training, (double)m->step, m->loss);
+        if (m->has_valid_loss) {
+            curve_add(&c->validation, (double)m->step, m->valid_loss);
         }
     }
-    return kept;
 }
 
-static int draw(const struct ctl *ctl, struct buf *out, uint64_t job, const json_t *items,
-                struct err *err)
+static int draw(struct ctl *ctl, struct buf *out, uint64_t job, uint64_t from, struct err *err)
 {
     const struct terminal *t = &ctl->output.terminal;
-    size_t count = json_array_size(items);
-    double *numbers = mem_alloc_array(count * 5, sizeof *numbers);
-    double *step = numbers, *loss = numbers + count, *valid = numbers + 2 * count;
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_array_get(items, i);
-        step[i] = number_at(item, "step");
-        loss[i] = number_at(item, "loss");
-        valid[i] = number_at(item, "valid_loss");
-    }
-    double *valid_step = numbers + 3 * count, *valid_loss = numbers + 4 * count;
-    size_t valid_count = only_finite(step, valid, count, valid_step, valid_loss);
+    struct curves c = {0};
+    int rc = read_pages(ctl, job, from, take_points, &c, err);
     const struct plot_series series[] = {
-        {"training loss", step, loss, count, false, COLOUR_CYAN},
-        {"validation loss", valid_step, valid_loss, valid_count, true, COLOUR_YELLOW},
+        {"training loss", c.training.step, c.training.loss, c.training.count, false, COLOUR_CYAN},
+        {"validation loss", c.validation.step, c.validation.loss, c.validation.count, true,
+         COLOUR_YELLOW},
     };
     const size_t rows = t->rows < PLOT_ROWS + 4 ? t->rows - 4 : PLOT_ROWS;
     const struct plot plot = {series, 2, "step", t->columns, rows};
-    bool drawn = plot_draw(out, &plot, t);
-    free(numbers);
-    return drawn
-               ? 0
-               : err_set(err, ERR_NOT_FOUND,
-                         "job %" PRIu64 " has reported no step yet: there is nothing to plot", job);
+    if (rc == 0 && !plot_draw(out, &plot, t)) {
+        rc = err_set(err, ERR_NOT_FOUND,
+                     "job %" PRIu64 " has reported no step yet: there is nothing to plot", job);
+    }
+    curve_fini(&c.training);
+    curve_fini(&c.validation);
+    return rc;
 }
 
 int cmd_job_metrics(struct ctl *ctl, struct buf *out, struct err *err)
 {
     const struct output *o = &ctl->output;
-    bool table = o->format == OUTPUT_TABLE || o->format == OUTPUT_WIDE;
     bool plot = args_has(&ctl->args, "plot");
     uint64_t job = 0, from = 0;
-    json_t *list = NULL;
     TRY(args_id(ctl->args.words[0], "job", &job, err));
     TRY(args_u64(&ctl->args, "from", &from, err));
-    if (plot && !table) {
+    if (plot && !output_for_people(o)) {
         return err_set(err, ERR_USAGE,
                        "--plot draws for people: leave out -o, or leave out --plot");
     }
-    TRY(read_series(ctl, job, from, &list, err));
-    json_t *items = json_object_get(list, "items");
-    if (o->limit > 0) {
-        keep_newest(items, o->limit);
-    } else if (table && !plot && !o->limited) {
-        keep_newest(items, TABLE_STEPS);
+    uint64_t newest = o->limited ? o->limit : output_for_people(o) && !plot ? TABLE_STEPS : 0;
+    if (newest > 0) {
+        TRY(skip_to_newest(ctl, job, newest, &from, err));
     }
     if (plot) {
-        int rc = draw(ctl, out, job, items, err);
-        json_decref(list);
+        return draw(ctl, out, job, from, err);
+    }
+    json_t *items = json_array();
+    int rc = read_pages(ctl, job, from, take_items, items, err);
+    if (rc != 0) {
+        json_decref(items);
         return rc;
     }
+    json_t *list = json_pack("{s:s, s:o}", "schema", "ds/metric-list/v1", "items", items);
     return output_list(o, out, list, &metric_listing, err);
 }

@@ -323,7 +323,7 @@ const struct command commands[] = {
         .arguments = "",
         .options = event_options,
         .summary = "What happened, oldest first",
-        .details = "The newest 100, or from --since on, unless --limit says otherwise.",
+        .details = "The newest 100, or all from --since on, unless --limit says otherwise.",
         .view = cmd_event_list,
     },
     {

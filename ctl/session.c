@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ctl/format.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 
@@ -33,8 +34,16 @@ void session_fini(struct session *s)
 
 /* "cannot connect to ADDRESS: why (is it running?)" -> "why", so that the line says each thing
  * once. */
-static void reword(struct session *s, struct err *err)
+static void reword(const struct session *s, int64_t waited_ms, struct err *err)
 {
+    if (err != NULL && err->code == ERR_TIMEOUT) {
+        struct buf waited = {0};
+        format_duration(&waited, waited_ms);
+        err_set(err, ERR_TIMEOUT,
+                "no answer from the coordinator at %s within %s (--timeout gives it longer)",
+                s->address, buf_cstr(&waited));
+        buf_fini(&waited);
+    }
     if (err == NULL || err->code != ERR_UNREACHABLE) {
         return;
     }
@@ -60,7 +69,7 @@ static int connect_if_needed(struct session *s, int64_t timeout_ms, struct err *
     int rc = client_connect(&s->client, s->address, "dsctl", limit, err);
     if (rc == ERR_TIMEOUT || rc == ERR_UNREACHABLE) {
         s->lost = true;
-        reword(s, err);
+        reword(s, limit, err);
         return rc;
     }
     TRY(rc);
@@ -96,7 +105,7 @@ int session_call_within(struct session *s, uint16_t method, const void *request,
         /* A late reply must not be taken for the next one's. */
         s->lost = true;
         drop(s);
-        reword(s, err);
+        reword(s, timeout_ms, err);
         return rc;
     }
     memcpy(reply, &message, sizeof message);
@@ -118,19 +127,14 @@ int session_call_patiently(struct session *s, uint16_t method, const void *reque
     int64_t pause_ms = RETRY_MS_MIN;
     bool said = false;
     for (;;) {
-        int64_t left = give_up_ms < 0 ? INT64_MAX : give_up_ms - clock_boot_ms();
-        int rc = session_call_within(s, method, request, reply,
-                                     timeout_ms < left ? timeout_ms
-                                     : left > 0        ? left
-                                                       : 1,
-                                     err);
+        int rc = session_call_within(s, method, request, reply, timeout_ms, err);
         if (!s->lost) {
             if (said) {
                 fprintf(s->errors, "dsctl: the coordinator is back\n");
             }
             return rc;
         }
-        left = give_up_ms < 0 ? INT64_MAX : give_up_ms - clock_boot_ms();
+        int64_t left = give_up_ms < 0 ? INT64_MAX : give_up_ms - clock_boot_ms();
         if (left <= 0) {
             return rc;
         }

@@ -33,7 +33,7 @@ int session_call_within(struct session *s, uint16_t method, const void *request,
                         int64_t timeout_ms, struct err *err);
 /* For what outlives a restart of the coordinator, and may be asked twice: repeats the call while it
  * fails on the way, until give_up_ms (clock_boot_ms, -1: never). Says on stderr when it starts and
- * when it gets through. Each try takes at most timeout_ms. */
+ * when it gets through. Each try takes at most timeout_ms; none starts after give_up_ms. */
 int session_call_patiently(struct session *s, uint16_t method, const void *request, void *reply,
                            int64_t timeout_ms, int64_t give_up_ms, struct err *err);
 

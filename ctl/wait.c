@@ -11,6 +11,7 @@
 
 #define POLL_MS  30000 /* one question to the coordinator is held open this long */
 #define GRACE_MS 15000 /* for its answer after that */
+#define EARLY_MS 50    /* an answer that comes sooner was not held open: do not spin */
 
 int wait_for_end(struct ctl *ctl, uint64_t id, Ds__Job **job, struct err *err)
 {
@@ -23,6 +24,7 @@ int wait_for_end(struct ctl *ctl, uint64_t id, Ds__Job **job, struct err *err)
         request.id = id;
         request.has_wait_ms = 1;
         request.wait_ms = left <= 0 ? 0 : left < POLL_MS ? (uint64_t)left : POLL_MS;
+        int64_t asked_ms = clock_boot_ms();
         int64_t within_ms = (int64_t)request.wait_ms + GRACE_MS;
         /* The first question fails at once when nobody is there; later ones wait for a restart. */
         TRY(answered
@@ -43,6 +45,9 @@ int wait_for_end(struct ctl *ctl, uint64_t id, Ds__Job **job, struct err *err)
         }
         rpc_free(&(*job)->base);
         *job = NULL;
+        if (clock_boot_ms() - asked_ms < EARLY_MS) {
+            clock_sleep_ms(EARLY_MS);
+        }
     }
 }
 
