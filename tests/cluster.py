@@ -115,7 +115,7 @@ def processes_of(folder):
 
 
 class Cluster:
-    def __init__(self, folder, workers=2, slots=2, dsd_config="", worker_config="", env=None):
+    def __init__(self, folder, workers=2, slots=2, dsd_config="", worker_config="", env=None, prices=None):
         self.folder = os.path.realpath(folder)
         self.slots = slots
         self.port = free_port()
@@ -124,7 +124,7 @@ class Cluster:
         self.state = os.path.join(self.folder, "dsd")
         self.checkpoints = os.path.join(self.folder, "checkpoints")
         os.makedirs(self.state, exist_ok=True)
-        self.dsd = self._dsd(dsd_config)
+        self.dsd = self._dsd(dsd_config, prices or f"{ROOT}/etc/prices.yaml")
         self.workers = []
         for i in range(workers):
             self.add_worker(f"node{i + 1}", slots, worker_config)
@@ -136,11 +136,11 @@ class Cluster:
             f.write(text)
         return path
 
-    def _dsd(self, extra):
+    def _dsd(self, extra, prices):
         config = self._write(
             "dsd.yaml",
             f"cluster: loopback\nlisten: 127.0.0.1:{self.port}\ncheckpoint_dir: {self.checkpoints}\n"
-            f"prices: {ROOT}/etc/prices.yaml\n{extra}",
+            f"prices: {prices}\n{extra}",
         )
         command = [f"{BIN}/dsd", "--config", config, "--state-dir", self.state, "--socket", self.socket]
         return Process("dsd", command, os.path.join(self.folder, "dsd.log"), self.env)

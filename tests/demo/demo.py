@@ -20,6 +20,8 @@ from screen import Screen  # noqa: E402
 SPEC = os.path.join(ROOT, "etc", "demo.yaml")
 # Half a minute of patience with a silent node is right for a cluster and dull in a demo.
 DSD_CONFIG = "heartbeat: 1s\nlease: 10s\nrecovering: 15s\nstop_grace: 2s\nrestart: {backoff_first: 1s}\n"
+# A slot is billed as if it were an H800 at the rate of the DeepSeek-V3 report: otherwise the bill would be a cent.
+PRICES = "prices:\n  - {model: cpu, usd: 2.00}\n"
 VALID_LOSS_FIRST, VALID_LOSS_LAST = 5.0, 2.6
 PATIENCE = 600
 
@@ -33,11 +35,20 @@ def claim(holds, what):
         raise Failed(what)
 
 
+def well_after_a_checkpoint(job):
+    """A third into the run, and between two checkpoints, which are twenty steps apart, so that something is lost."""
+    at, saved = job["progress"], job["last_checkpoint"]
+    return saved and at["step"] >= 0.3 * at["steps"] and 8 <= at["step"] - saved["step"] <= 14
+
+
 class Demo:
     def __init__(self, folder, screen):
         self.folder = folder
         self.screen = screen
-        self.cluster = Cluster(os.path.join(folder, "cluster"), workers=2, slots=2, dsd_config=DSD_CONFIG)
+        prices = os.path.join(folder, "prices.yaml")
+        with open(prices, "w", encoding="utf-8") as f:
+            f.write(PRICES)
+        self.cluster = Cluster(os.path.join(folder, "cluster"), dsd_config=DSD_CONFIG, prices=prices)
         self.job = None
 
     def show(self, *words):
@@ -86,7 +97,7 @@ class Demo:
             time.sleep(0.2)
 
     def kill_rank(self):
-        job = self.watch(lambda j: j["last_checkpoint"] and j["progress"]["step"] >= 0.3 * j["progress"]["steps"])
+        job = self.watch(well_after_a_checkpoint)
         rank, pid = max(self.cluster.ranks(self.job).items())
         os.kill(pid, signal.SIGKILL)
         began = time.monotonic()
@@ -95,7 +106,8 @@ class Demo:
         resumed = job["attempts"][1]
         self.screen.say(
             "recovered",
-            f"attempt 2 trains again after {time.monotonic() - began:.1f} s, from the checkpoint of step {resumed['resume_step']}",
+            f"attempt 2 trains again after {time.monotonic() - began:.1f} s, from the checkpoint of step {resumed['resume_step']}: "
+            f"{job['attempts'][0]['lost_steps']} steps are done again",
             "32",
         )
         self.resume_step = resumed["resume_step"]
@@ -156,7 +168,20 @@ class Demo:
         claim(verified["ok"], "the ledger does not verify")
         booked = c["allocated"] + c["down"] + c["planned_down"] + c["idle"]
         claim(booked == c["reported"], f"{booked} ms are booked, {c['reported']} ms were measured")
+        self.show_bill(c)
         self.screen.say("bill", f"allocated + idle + down = reported = {c['reported'] / 1000:.3f} accelerator-seconds, to the millisecond")
+
+    def show_bill(self, capacity):
+        """The categories in seconds: GPU-hours are too large a unit for a minute of four slots."""
+        total = self.cluster.json("cost", "report")["total"]
+        rows = {"productive": total["productive_gpu_ms"], **total["badput"]}
+        rows.update({name: capacity[name] for name in ("idle", "down", "planned_down")})
+        claim(sum(rows.values()) == capacity["reported"], "the categories do not add up to what was reported")
+        print()
+        for name, ms in rows.items():
+            if ms:
+                print(f"  {name.replace('_', ' '):18}{ms / 1000:9.3f} s  {100 * ms / capacity['reported']:5.1f} %")
+        print(f"  {'reported':18}{capacity['reported'] / 1000:9.3f} s  at $2.00 an hour: ${total['cost_micro_usd'] / 1e6:.4f} for the job")
 
     def run(self):
         self.submit(self.prepare())
