@@ -6,7 +6,6 @@
 #include "ctl/cells.h"
 #include "ctl/cmd.h"
 #include "ctl/format.h"
-#include "ctl/page.h"
 #include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/when.h"

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -67,17 +68,21 @@ void format_gpu_hours(struct buf *out, uint64_t gpu_ms)
 void format_usd(struct buf *out, int64_t micro_usd)
 {
     uint64_t micro = micro_usd < 0 ? 0 - (uint64_t)micro_usd : (uint64_t)micro_usd;
-    uint64_t cents = micro / 10000 + (micro % 10000 >= 5000);
+    /* Cents, or hundredths of one. */
+    bool small = micro > 0 && micro < 1000000;
+    uint64_t unit = small ? 100 : 10000;
+    uint64_t per_dollar = 1000000 / unit;
+    uint64_t units = micro / unit + (micro % unit >= unit / 2);
     char digits[32];
-    int count = snprintf(digits, sizeof digits, "%" PRIu64, cents / 100);
-    buf_append_str(out, micro_usd < 0 && cents > 0 ? "-$" : "$");
+    int count = snprintf(digits, sizeof digits, "%" PRIu64, units / per_dollar);
+    buf_append_str(out, micro_usd < 0 && units > 0 ? "-$" : "$");
     for (int i = 0; i < count; i++) {
         if (i > 0 && (count - i) % 3 == 0) {
             buf_append_str(out, ",");
         }
         buf_append(out, digits + i, 1);
     }
-    buf_printf(out, ".%02" PRIu64, cents % 100);
+    buf_printf(out, ".%0*" PRIu64, small ? 4 : 2, units % per_dollar);
 }
 
 void format_time(struct buf *out, int64_t wall_ms)

@@ -14,7 +14,7 @@ void format_count(struct buf *out, double count);
 void format_bytes(struct buf *out, uint64_t bytes);
 /* GPU-hours with two decimals, rounded half up: 12.35. */
 void format_gpu_hours(struct buf *out, uint64_t gpu_ms);
-/* $1,234,567.89, rounded half away from zero. */
+/* $1,234,567.89, and $0.0123 under a dollar; rounded half away from zero. */
 void format_usd(struct buf *out, int64_t micro_usd);
 /* Local time: 2026-11-23 21:08:54. */
 void format_time(struct buf *out, int64_t wall_ms);

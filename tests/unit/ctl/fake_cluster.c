@@ -263,6 +263,37 @@ static void reply_log(struct fake_call *call, const Ds__LogRead *request)
     fake_reply(call, &chunk);
 }
 
+/* Two events an answer, 40 in all. */
+static void reply_events(struct fake_call *call, const Ds__EventListRequest *request)
+{
+    Ds__Event events[2];
+    Ds__Event *list[] = {&events[0], &events[1]};
+    Ds__EventList reply = DS__EVENT_LIST__INIT;
+    int count = request->has_wait_ms ? atomic_fetch_add(&world.tails, 1) : 0;
+    if (count == 1) {
+        fake_drop(call);
+        return;
+    }
+    if (count == 4) {
+        fake_refuse(call, ERR_DENIED, "enough (stop here)");
+        return;
+    }
+    uint64_t limit = request->limit < 2 ? request->limit : 2;
+    uint64_t first = request->has_since ? request->since + 1 : 41 - limit;
+    for (; reply.n_items < limit && first + reply.n_items <= 40; reply.n_items++) {
+        Ds__Event *event = &events[reply.n_items];
+        ds__event__init(event);
+        event->seq = first + reply.n_items;
+        event->at = T0;
+        event->kind = text("job.submitted");
+        event->has_job = event->seq % 2 == 0;
+        event->job = 12;
+        event->text = text("it happened");
+    }
+    reply.items = list;
+    fake_reply(call, &reply);
+}
+
 void fake_cluster_answer(struct fake_call *call, uint16_t method, const ProtobufCMessage *request,
                          void *arg)
 {
@@ -286,6 +317,9 @@ void fake_cluster_answer(struct fake_call *call, uint16_t method, const Protobuf
         break;
     case RPC_JOB_LOGS:
         reply_log(call, (const Ds__LogRead *)request);
+        break;
+    case RPC_EVENT_LIST:
+        reply_events(call, (const Ds__EventListRequest *)request);
         break;
     case RPC_NODE_LIST:
         reply_nodes(call);

@@ -15,6 +15,7 @@ struct world {
     atomic_int waits;     /* JOB_WAITs: the first finds job 12 RUNNING, the second one is dropped */
     char job_state[16];   /* of job 12 from the third on */
     int verify_ok;        /* the ledger is */
+    atomic_int tails;     /* EVENT_LISTs that wait: the second one is dropped, the fifth refused */
     char asked_state[16]; /* by the last JOB_LIST */
 };
 extern struct world world;

@@ -334,6 +334,51 @@ static void test_logs(void **state)
     assert_has(out, "third\n");
 }
 
+/* The sequence numbers of what -o name printed: "1 2 3 ". */
+static const char *sequence(const char *text)
+{
+    static char numbers[1024];
+    size_t used = 0;
+    unsigned number = 0;
+    numbers[0] = 0;
+    for (const char *at = text;
+         (at = strstr(at, "event/")) != NULL && sscanf(at, "event/%u", &number) == 1; at++) {
+        used += (size_t)snprintf(numbers + used, sizeof numbers - used, "%u ", number);
+    }
+    return numbers;
+}
+
+/* A tail shows each event once, over a connection that is lost and made again. */
+static void test_event_tail(void **state)
+{
+    (void)state;
+    atomic_store(&world.tails, 0);
+    assert_int_equal(dsctl("event tail --since 20 -o name"), 4);
+    assert_has(errors, "the coordinator is back");
+    assert_string_equal(sequence(out), "21 22 23 24 25 26 ");
+    atomic_store(&world.tails, 0);
+    assert_int_equal(dsctl("event tail --since 20 --job 12 -o name"), 4);
+    assert_string_equal(sequence(out), "22 24 26 ");
+    atomic_store(&world.tails, 4);
+    assert_int_equal(dsctl("event tail --limit 1"), 4);
+    assert_has(out,
+               "    40  2026-11-23 21:08:54  job.submitted       job 12   -       it happened\n");
+}
+
+/* A list holds the newest, or all that follow, however small the pages are. */
+static void test_event_list(void **state)
+{
+    (void)state;
+    assert_int_equal(dsctl("event list --limit 5 -o name"), 0);
+    assert_string_equal(sequence(out), "36 37 38 39 40 ");
+    assert_int_equal(dsctl("event list --since 33 -o name"), 0);
+    assert_string_equal(sequence(out), "34 35 36 37 38 39 40 ");
+    assert_int_equal(dsctl("event list --since 33 --limit 3 -o name"), 0);
+    assert_string_equal(sequence(out), "34 35 36 ");
+    assert_int_equal(dsctl("event list --since 40 -o name"), 0);
+    assert_string_equal(out, "");
+}
+
 /* The table of costs ends with the total and the identity that anyone can add up. */
 static void test_cost(void **state)
 {
@@ -416,6 +461,8 @@ int main(void)
         cmocka_unit_test(test_wait),
         cmocka_unit_test(test_partly_done),
         cmocka_unit_test(test_logs),
+        cmocka_unit_test(test_event_tail),
+        cmocka_unit_test(test_event_list),
         cmocka_unit_test(test_cost),
         cmocka_unit_test(test_nodes),
         cmocka_unit_test(test_completion),
