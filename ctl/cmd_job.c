@@ -67,6 +67,19 @@ static int read_list(struct ctl *ctl, uint64_t limit, json_t **list, struct err 
     }
 }
 
+static void say_what_is_missing(const struct ctl *ctl, const json_t *list)
+{
+    const struct args *a = &ctl->args;
+    size_t count = json_array_size(json_object_get(list, "items"));
+    if (json_is_true(pick(list, "truncated")) && !ctl->output.limited) {
+        ctl_note(ctl, "only the newest %zu jobs are shown (--limit 0 shows all)", count);
+    }
+    if (count == 0 && ctl->output.format == OUTPUT_TABLE && !args_has(a, "all")) {
+        ctl_note(ctl, args_has(a, "state") ? "no such jobs"
+                                           : "no live jobs (--all lists those that ended, too)");
+    }
+}
+
 int cmd_job_list(struct ctl *ctl, struct buf *out, struct err *err)
 {
     const struct output *o = &ctl->output;
@@ -74,14 +87,8 @@ int cmd_job_list(struct ctl *ctl, struct buf *out, struct err *err)
     json_t *list = NULL;
     /* What is sorted is cut after the sorting. */
     TRY(read_list(ctl, o->sort != NULL && limit < LIST_LIMIT ? LIST_LIMIT : limit, &list, err));
-    size_t count = json_array_size(json_object_get(list, "items"));
-    if (json_is_true(pick(list, "truncated")) && !o->limited) {
-        ctl_note(ctl, "only the newest %zu jobs are shown (--limit 0 shows all)", count);
-    }
-    if (count == 0 && o->format == OUTPUT_TABLE && !args_has(&ctl->args, "all")) {
-        ctl_note(ctl, args_has(&ctl->args, "state")
-                          ? "no such jobs"
-                          : "no live jobs (--all lists those that ended, too)");
+    if (!args_has(&ctl->args, "watch")) { /* notes would spoil the screen */
+        say_what_is_missing(ctl, list);
     }
     return output_list(o, out, list, &job_listing, err);
 }
