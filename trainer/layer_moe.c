@@ -72,8 +72,8 @@ void moe_build(struct moe *m, struct builder *b, const char *prefix, struct rout
     m->top_k = c->num_experts_per_tok;
     m->spec = (struct op_router){.experts = c->n_routed_experts,
                                  .top_k = c->num_experts_per_tok,
-                                 .groups = c->n_group > 0 ? c->n_group : 1,
-                                 .top_groups = c->n_group > 0 ? c->topk_group : 1,
+                                 .groups = c->n_group,
+                                 .top_groups = c->topk_group,
                                  .normalise = c->norm_topk_prob,
                                  .scale = (float)c->routed_scaling_factor};
     m->gate = (struct linear){0};
