@@ -53,7 +53,7 @@ def step_times(folder, text_prefix):
     times = {}
     for precision in ("fp32", "bf16", "fp8"):
         command = [f"{BIN}/dstrain", "run", spec, "--ranks", "2", "--set", "train.steps=12", "--set", f"train.precision={precision}",
-                   "--set", f"train.data.train={text_prefix}", "--set", "train.valid_every=0", "--set", "checkpoint.every=1000",
+                   "--set", f"train.data.train={text_prefix}", "--set", "train.data.valid=null", "--set", "train.valid_every=0", "--set", "checkpoint.every=1000",
                    "--out", os.path.join(folder, precision)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         ms = sorted(int(m) for m in re.findall(r"step_ms=(\d+)", done.stdout))
