@@ -21,6 +21,7 @@
 #include "lib/mem.h"
 #include "worker/attempt_dir.h"
 #include "worker/attempt_env.h"
+#include "worker/cgroup.h"
 #include "worker/ckpt_order.h"
 #include "worker/log_keep.h"
 #include "worker/rank_server.h"
@@ -428,6 +429,11 @@ static void remove_folder(uv_work_t *work)
 {
     struct attempt *t = work->data;
     t->work_code = file_remove_tree(t->dir, &t->work_err);
+    char *cgroup = attempt_cgroup(t);
+    if (cgroup != NULL) {
+        cgroup_remove(cgroup); /* its shim could not, or was killed */
+    }
+    free(cgroup);
     t->log_bytes = log_folder_bytes(t->log_dir);
 }
 

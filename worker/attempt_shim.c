@@ -15,8 +15,9 @@
 #include "worker/rank_server.h"
 #include "worker/shim.h"
 
-#define CLEAN_TRIES    100
-#define CLEAN_PAUSE_MS 20
+#define CLEAN_TRIES    200
+#define CLEAN_LOOKS    3
+#define CLEAN_PAUSE_MS 10
 #define SHIM_LOG_MAX   65536
 
 /* ---- what it says */
@@ -104,17 +105,17 @@ static void clean(uv_work_t *work)
     struct attempt *t = work->data;
     char *mark = mem_printf("DS_RUN_DIR=%s", t->dir);
     char *cgroup = attempt_cgroup(t);
-    t->work_code = ERR_AGAIN;
-    for (int i = 0; i < CLEAN_TRIES && t->work_code != 0; i++) {
+    /* A process that is just now executing shows no environment: only after some looks in vain is
+     * none there. */
+    int in_vain = 0;
+    for (int i = 0; i < CLEAN_TRIES && in_vain < CLEAN_LOOKS; i++) {
         if (cgroup != NULL) {
             cgroup_kill(cgroup);
         }
-        if (proctree_kill_by_env(mark) == 0) {
-            t->work_code = 0;
-        } else {
-            clock_sleep_ms(CLEAN_PAUSE_MS);
-        }
+        in_vain = proctree_kill_by_env(mark) == 0 ? in_vain + 1 : 0;
+        clock_sleep_ms(CLEAN_PAUSE_MS);
     }
+    t->work_code = in_vain == CLEAN_LOOKS ? 0 : ERR_AGAIN;
     if (cgroup != NULL && t->work_code == 0) {
         cgroup_remove(cgroup);
     }

@@ -179,6 +179,27 @@ static void test_missing_file(void **state)
     unsetenv("DS_CONFIG");
 }
 
+/* The example in the tree says what the defaults are, so reading it changes nothing. */
+static void test_example(void **state)
+{
+    (void)state;
+    struct config bare;
+    struct config example;
+    struct err err = {0};
+    const char *argv[] = {"dsworkerd", "--config", "etc/dsworkerd.yaml", "--name", "n1"};
+    assert_int_equal(load(&bare, "name: n1\n", &err, 0, NULL), 0);
+    assert_int_equal(config_load(&example, 5, (char **)argv, &err), 0);
+    assert_string_equal(example.server, bare.server);
+    assert_string_equal(example.state_dir, bare.state_dir);
+    assert_int_equal(example.accelerators_auto, bare.accelerators_auto);
+    assert_int_equal(example.orphan_timeout_ms, bare.orphan_timeout_ms);
+    assert_int_equal(example.log_file_mib, bare.log_file_mib);
+    assert_int_equal(example.log_files, bare.log_files);
+    assert_int_equal(example.log_total_mib, bare.log_total_mib);
+    config_fini(&bare);
+    config_fini(&example);
+}
+
 /* Declared accelerators are numbered over all models and named after the node, so that names are
  * unique in the cluster and stay. */
 static void test_declared_inventory(void **state)
@@ -221,9 +242,10 @@ static void test_no_driver(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_file_and_line),
-        cmocka_unit_test(test_refusals),           cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_declared_inventory), cmocka_unit_test(test_no_driver),
+        cmocka_unit_test(test_example),       cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_file_and_line), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_missing_file),  cmocka_unit_test(test_declared_inventory),
+        cmocka_unit_test(test_no_driver),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }
