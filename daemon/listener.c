@@ -120,9 +120,11 @@ static int resolve(const char *address, struct sockaddr_storage *out, struct err
     char host[256];
     const char *colon = strrchr(address, ':');
     size_t len = colon != NULL ? (size_t)(colon - address) : 0;
-    if (len == 0 || len >= sizeof host || colon[1] == 0) {
+    const char *port = len > 0 ? colon + 1 : "";
+    if (len >= sizeof host || port[0] == 0 || strspn(port, "0123456789") != strlen(port) ||
+        strlen(port) > 5 || atoi(port) > 65535) {
         return err_set(
-            err, ERR_INVALID,
+            err, ERR_CONFIG,
             "'%s' is not an address to listen on (expected HOST:PORT, such as 127.0.0.1:6818)",
             address);
     }
@@ -132,7 +134,7 @@ static int resolve(const char *address, struct sockaddr_storage *out, struct err
 
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found = NULL;
-    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    int rc = getaddrinfo(host, port, &hints, &found);
     if (rc != 0) {
         return err_set(err, ERR_CONFIG, "cannot listen on %s: %s", address, gai_strerror(rc));
     }
