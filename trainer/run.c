@@ -1,11 +1,11 @@
 #include "trainer/run.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <netdb.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static void on_stop(int sig)
     stop_signal = sig;
 }
 
-int run_is_rank(void)
+bool run_is_rank(void)
 {
     return getenv("DS_REPORT_SOCKET") != NULL;
 }
@@ -119,22 +119,44 @@ static int read_place(struct place *p, struct err *err)
     return 0;
 }
 
-/* The address under which this machine is reached from where rank 0 is: the one that a packet to
- * MASTER_ADDR would leave from. */
-static void local_address(const char *master_addr, char text[INET6_ADDRSTRLEN])
+/* May a socket of this machine have that address? */
+static bool is_local(const char *address)
 {
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *info = NULL;
+    if (getaddrinfo(address, "0", &hints, &info) != 0) {
+        return false;
+    }
+    int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool local = fd >= 0 && bind(fd, info->ai_addr, info->ai_addrlen) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    freeaddrinfo(info);
+    return local;
+}
+
+/* The address under which the other ranks reach this one: what the worker says, or the one that a
+ * packet to rank 0's machine would leave from. */
+static void local_address(const char *master_addr, char *text, size_t bytes)
+{
+    const char *told = getenv("DS_ADDR");
     const struct addrinfo hints = {.ai_socktype = SOCK_DGRAM};
     struct addrinfo *info = NULL;
-    snprintf(text, INET6_ADDRSTRLEN, "127.0.0.1");
+    if (told != NULL && strlen(told) < bytes && is_local(told)) {
+        snprintf(text, bytes, "%s", told);
+        return;
+    }
+    snprintf(text, bytes, "127.0.0.1");
     if (master_addr == NULL || getaddrinfo(master_addr, "9", &hints, &info) != 0) {
         return;
     }
     int fd = socket(info->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct sockaddr_storage self;
-    socklen_t bytes = sizeof self;
+    socklen_t self_bytes = sizeof self;
     if (fd >= 0 && connect(fd, info->ai_addr, info->ai_addrlen) == 0 &&
-        getsockname(fd, (struct sockaddr *)&self, &bytes) == 0) {
-        getnameinfo((struct sockaddr *)&self, bytes, text, INET6_ADDRSTRLEN, NULL, 0,
+        getsockname(fd, (struct sockaddr *)&self, &self_bytes) == 0) {
+        getnameinfo((struct sockaddr *)&self, self_bytes, text, (socklen_t)bytes, NULL, 0,
                     NI_NUMERICHOST);
     }
     if (fd >= 0) {
@@ -196,7 +218,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
 {
     struct mesh mesh;
     struct reporter *reporter = NULL;
-    char address[INET6_ADDRSTRLEN];
+    char address[256];
     TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
     TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
     char *tb_dir =
@@ -215,7 +237,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
         .stop = &stop_signal,
     };
     const struct comm_store store = {reporter, store_set, store_get};
-    local_address(place->master_addr, address);
+    local_address(place->master_addr, address, sizeof address);
     int rc = create_groups(&options, &mesh, &store, address, err);
     if (rc == 0) {
         rc = train_run(&options, err);

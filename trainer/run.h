@@ -3,6 +3,7 @@
 #ifndef TRAINER_RUN_H
 #define TRAINER_RUN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,7 @@ struct run_options { /* all borrowed */
 };
 
 /* Is this process a rank: is DS_REPORT_SOCKET set? */
-int run_is_rank(void);
+bool run_is_rank(void);
 /* One rank, placed by its environment. */
 int run_rank(const struct run_options *options, struct err *err);
 /* Starts all ranks on this machine and is their coordinator (launcher.c). *status: what to exit
