@@ -12,9 +12,10 @@
 /* Of the worker's environment, what a rank must not see: its own are set afresh, a service
  * manager's would mislead it. */
 static const char *const left_out[] = {
-    "DS_*",           "NOTIFY_SOCKET", "LISTEN_*",      "WATCHDOG_*", "INVOCATION_ID",
-    "JOURNAL_STREAM", "MAINPID",       "CREDENTIALS_*", "SYSTEMD_*",  "MEMORY_PRESSURE_*",
-    "RANK",           "LOCAL_RANK",    "GROUP_RANK",    "ROLE_RANK",  "TORCHELASTIC_*",
+    "DS_*",           "NOTIFY_SOCKET", "LISTEN_*",           "WATCHDOG_*", "INVOCATION_ID",
+    "JOURNAL_STREAM", "MAINPID",       "CREDENTIALS_*",      "SYSTEMD_*",  "MEMORY_PRESSURE_*",
+    "RANK",           "LOCAL_RANK",    "UV_THREADPOOL_SIZE", "GROUP_RANK", "ROLE_RANK",
+    "TORCHELASTIC_*",
 };
 
 static bool is_named(const char *assignment, const char *name)

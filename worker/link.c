@@ -16,6 +16,7 @@
 
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS   2000
+#define STEADY_MS        1000  /* a link that lasted so long is no reason to hold back */
 #define GREETING_MS      10000 /* for connecting and HELLO */
 #define REGISTER_MS      60000
 
@@ -48,7 +49,7 @@ struct link {
     int64_t backoff_ms;
     unsigned seed;
     char trouble[512]; /* last one logged, so that the same is said once */
-    int64_t heard_at_ms;
+    int64_t heard_at_ms, up_since_ms;
     uint64_t lease_ms, term;
     char local[INET6_ADDRSTRLEN];
     uint64_t next_id, next_token;
@@ -189,6 +190,9 @@ static int64_t next_pause(struct link *link)
 static void drop(struct link *link, const char *why)
 {
     bool was_up = link->state == UP;
+    if (was_up && clock_boot_ms() - link->up_since_ms > STEADY_MS) {
+        link->backoff_ms = BACKOFF_FIRST_MS;
+    }
     if (was_up || strcmp(why, link->trouble) != 0) {
         snprintf(link->trouble, sizeof link->trouble, "%s", why);
         log_warn("%s the coordinator at %s: %s (ranks go on; trying again until it answers)",
@@ -205,6 +209,13 @@ static void drop(struct link *link, const char *why)
         link->ops->lost(link->owner);
     }
     fail_requests(link);
+}
+
+void link_drop(struct link *link, const char *why)
+{
+    if (link->state != IDLE) {
+        drop(link, why);
+    }
 }
 
 static void on_lost(struct conn *conn, const char *why)
@@ -264,7 +275,7 @@ static void on_registered(void *ctx, int code, const char *text, const struct fr
             uint64_t every = reply->heartbeat_ms > 0 ? reply->heartbeat_ms : 1000;
             uv_timer_stop(&link->timer);
             uv_timer_start(&link->heartbeat, on_heartbeat, every, every);
-            link->backoff_ms = BACKOFF_FIRST_MS;
+            link->up_since_ms = clock_boot_ms();
             link->trouble[0] = 0;
         } else {
             link->state = REGISTERING;

@@ -34,6 +34,8 @@ void link_register(struct link *link, const Ds__WorkerRegister *message);
 /* Requests under way fail; no callback comes after this. Frees when libuv is done. NULL is fine. */
 void link_destroy(struct link *link);
 
+/* The coordinator no longer knows this worker: connect and register again. */
+void link_drop(struct link *link, const char *why);
 bool link_is_up(const struct link *link); /* registered */
 /* This end's address on the connection, such as 10.1.2.3; NULL over a Unix socket or when not
  * connected. */

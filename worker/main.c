@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "lib/log.h"
 #include "lib/version.h"
@@ -20,6 +21,9 @@ int main(int argc, char **argv)
     struct config config;
     struct err err = {0};
     log_init("dsworkerd", LOG_INFO);
+    /* Work on the pool waits for storage, not for a processor; a slow removal must not hold up
+     * starts. */
+    setenv("UV_THREADPOOL_SIZE", "16", 0);
     int rc = config_load(&config, argc, argv, &err);
     if (rc == 0 && config.help) {
         fputs(config_usage(), stdout);

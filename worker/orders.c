@@ -14,7 +14,7 @@
 #include "worker/ckpt_order.h"
 #include "worker/log_file.h"
 #include "worker/log_read.h"
-#include "worker/worker.h"
+#include "worker/session.h"
 
 /* ---- attempts */
 
@@ -201,7 +201,7 @@ static int carry_out(struct worker *w, uint64_t token, const struct frame *f,
 {
     uint64_t term = term_of(f, *message);
     if (term != UINT64_MAX) {
-        TRY(worker_see_term(w, term, err));
+        TRY(session_see_term(w, term, err));
     }
     ProtobufCMessage *m = *message;
     struct job *job;

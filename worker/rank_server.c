@@ -99,8 +99,12 @@ static void on_reply(void *ctx, int code, const char *text, const struct frame *
 {
     struct relay *r = ctx;
     struct rank_conn *from = r->from;
-    if (code == ERR_UNREACHABLE && f == NULL) {
-        r->sent = false; /* again after the next registration */
+    bool again = code == ERR_AGAIN && is_report(r->request.method);
+    if (again || code == ERR_UNREACHABLE) {
+        r->sent = false; /* after the next registration */
+        if (again) {
+            link_drop(r->server->worker->link, text);
+        }
         return;
     }
     if (from != NULL && code == 0) {

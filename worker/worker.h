@@ -48,9 +48,6 @@ int worker_start(struct worker *w, const struct config *config, struct err *err)
 void worker_run(struct worker *w);
 void worker_fini(struct worker *w);
 
-/* ERR_STALE: the term is of a coordinator that has been replaced. A higher one than ever seen is
- * made durable before this returns 0. */
-int worker_see_term(struct worker *w, uint64_t term, struct err *err);
 /* work runs on the thread pool, then done on the loop. The owner embeds the request. */
 void worker_queue(struct worker *w, uv_work_t *request, uv_work_cb work, uv_after_work_cb done);
 /* To be called first thing in each done. */

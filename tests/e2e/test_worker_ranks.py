@@ -142,6 +142,18 @@ def test_a_report_under_way_when_the_link_breaks(running):
     assert steps(running) == [1, 1]
 
 
+def test_a_coordinator_that_forgot_the_worker(running):
+    """Answers `again`: the worker registers once more, and says what was refused so again. The rank only sees the end of it."""
+    rank = Rank(running)
+    running.dsd.refuse["SHARD_REPORT"] = (-15, "register first")
+    shard = {"rank": 0, "file": "f", "bytes": 1, "xxh3": "0" * 32, "sha256": "0" * 64}
+    under_way = rank.send("SHARD_REPORT", job=1, epoch=1, step=5, world_size=2, shard=shard, layout="{}")
+    running.dsd.wait_heard("WORKER_REGISTER", 3)
+    running.dsd.refuse.clear()
+    assert rank.receive(under_way) == (True, {})
+    assert running.dsd.count("SHARD_REPORT") >= 2
+
+
 def test_values_outlive_the_coordinator_and_the_worker(running):
     """The coordinator keeps values in memory only: after each registration the worker says those of its live ranks again, the newest of
     each key, also those that an earlier worker took."""
