@@ -212,16 +212,14 @@ static void test_not_found(void **state)
     Ds__Reason *reason = NULL;
     Ds__MetricList *metrics = NULL;
     struct views_log_place place = {0};
+    Ds__MetricRead read = DS__METRIC_READ__INIT;
+    read.job = 77;
     bool flag;
     assert_int_equal(views_job(l->views, 77, true, l->now_ms, &job, &err), ERR_NOT_FOUND);
     assert_non_null(strstr(err.text, "77"));
     assert_int_equal(views_job_ended(l->views, 77, &flag, &err), ERR_NOT_FOUND);
     assert_int_equal(views_job_reason(l->views, 77, &reason, &err), ERR_NOT_FOUND);
-    assert_int_equal(
-        views_metrics(l->views,
-                      &(Ds__MetricRead){.base = {&ds__metric_read__descriptor}, .job = 77},
-                      &metrics, &err),
-        ERR_NOT_FOUND);
+    assert_int_equal(views_metrics(l->views, &read, &metrics, &err), ERR_NOT_FOUND);
     assert_int_equal(views_node(l->views, "nobody", &node, &err), ERR_NOT_FOUND);
     assert_non_null(strstr(err.text, "nobody"));
     assert_int_equal(views_ckpt(l->views, 77, true, &ckpt, &err), ERR_NOT_FOUND);
