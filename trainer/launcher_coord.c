@@ -57,6 +57,7 @@ struct coord {
     size_t waiter_count, waiter_capacity;
     struct save *saves;
     size_t save_count, save_capacity;
+    bool metrics_failed;
     uint64_t metric_step; /* the newest written: repeats are dropped */
     struct err *err;      /* of coord_handle */
 };
@@ -295,8 +296,9 @@ static void write_metric(struct coord *c, const Ds__Metric *m)
     }
     buf_printf(&line, ",\"step_ms\":%" PRIu64 "}\n", m->step_ms);
     struct err why = {0};
-    if (file_write_all(c->metrics_fd, line.data, line.len, &why) != 0) {
-        log_warn("%s: %s", c->o.metrics_path, why.text);
+    if (file_write_all(c->metrics_fd, line.data, line.len, &why) != 0 && !c->metrics_failed) {
+        c->metrics_failed = true; /* once is enough; a full disk may be freed again */
+        log_warn("%s has gaps from step %" PRIu64 " on: %s", c->o.metrics_path, m->step, why.text);
     }
     buf_fini(&line);
 }
