@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from cluster import BIN, CtlError, TookTooLong
+from cluster import BIN, CtlError, TookTooLong, wait_for
 from disk import SmallDisk
 from specs import command
 
@@ -93,6 +93,31 @@ def test_database_answers_to_sqlite(cluster):
     assert db.execute("SELECT name, state FROM job WHERE id = ?", (job,)).fetchone() == ("seen", "COMPLETED")
     assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
     db.close()
+
+
+def test_backup_and_restore(make_cluster):
+    """A copy made with SQLite's own backup, while dsd works, is a database to start from: as the operator guide says."""
+    cluster = make_cluster()
+    job = cluster.submit(command("true", name="kept"))
+    cluster.ctl("job", "wait", job)
+    source = sqlite3.connect(f"file:{cluster.state}/ds.db?mode=ro", uri=True)
+    copy = sqlite3.connect(f"{cluster.folder}/copy.db")
+    source.backup(copy)
+    source.close()
+    copy.close()
+    later = cluster.submit(command("sleep 600", name="later", nodes=2))
+    cluster.wait_job(later, "RUNNING")
+    cluster.dsd.stop()
+    for suffix in ("-wal", "-shm"):
+        if os.path.exists(f"{cluster.state}/ds.db{suffix}"):
+            os.unlink(f"{cluster.state}/ds.db{suffix}")
+    shutil.copy(f"{cluster.folder}/copy.db", f"{cluster.state}/ds.db")
+    cluster.start_dsd()
+    assert [j["name"] for j in cluster.items("jobs", "--all")] == ["kept"]
+    wait_for(lambda: not cluster.ranks(), 60, "the ranks of the forgotten job to be stopped")
+    cluster.wait_nodes(2)
+    cluster.ctl("job", "wait", cluster.submit(command("true", nodes=2, gpus=2)))
+    assert cluster.json("cost", "verify")["ok"]
 
 
 def test_submit_storm_with_kills(make_cluster):
