@@ -468,7 +468,9 @@ static void record_exit(struct core *core, struct attempt_node *an, const struct
     x->row.rank = seen->rank;
     x->row.code = seen->code;
     x->row.signal = seen->signal;
-    x->row.at_ms = seen->at_ms;
+    /* Not later than we hear of it, whatever the node's clock says: what comes after the first sign
+     * of failure is taken for our own doing. */
+    x->row.at_ms = seen->at_ms < core->now_ms ? seen->at_ms : core->now_ms;
     if (seen->last_words != NULL && seen->last_words[0] != 0) {
         /* The end says more than the beginning. */
         size_t len = strlen(seen->last_words);

@@ -166,6 +166,15 @@ static void test_root_cause(void **state)
     end_with(job, exits, 2);
     assert_non_null(strstr(w.requeue_text, "rank 0 on n1 exited with status 3"));
     drop(job);
+    /* The clock of the node is ahead: what it says of the time is not believed. */
+    job = start(true, 1000);
+    exits[0] = (struct input_exit){.rank = 0, .code = 85, .at_ms = w.now_ms + 5000};
+    exits[1] = (struct input_exit){.rank = 1, .code = -1, .signal = 9, .at_ms = w.now_ms + 5000};
+    world_report(&w, 1, job, 1, 2, exits, 2);
+    w.now_ms += 20;
+    end_with(job, exits, 2);
+    assert_non_null(strstr(w.requeue_text, "rank 1 on n1 was killed by signal 9 (KILL)"));
+    drop(job);
     job = start(true, 1000);
     exits[0] = (struct input_exit){.rank = 0, .code = 4, .at_ms = w.now_ms};
     exits[1] = (struct input_exit){.rank = 1, .code = 5, .at_ms = w.now_ms};
