@@ -29,7 +29,7 @@
 #include "worker/shim.h"
 #include "worker/store_keep.h"
 
-#define FRESH_MS 20000 /* less than any lease */
+#define FRESH_MS 5000 /* a fraction of a lease */
 
 extern char **environ;
 

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/file.h"
@@ -232,13 +232,13 @@ static void kill_if_matching(void *ctx, pid_t pid)
         return;
     }
     /* The pidfd is taken first: what is looked at and what is killed are then the same process. */
-    int fd = pidfd_open(pid, 0);
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0) {
         return;
     }
     struct process p = {0};
     if (has_assignment(pid, search->assignment) && read_process(pid, &p) && p.state != 'Z') {
-        pidfd_send_signal(fd, SIGKILL, NULL, 0);
+        syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
         search->found++;
     }
     close(fd);

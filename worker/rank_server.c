@@ -14,8 +14,9 @@
 #include "worker/conn.h"
 #include "worker/store_keep.h"
 
-#define UNDER_WAY_MAX  256 /* requests of one rank; beyond, its socket is not read */
-#define LINGER_MS      500
+#define UNDER_WAY_MAX  256   /* requests of one rank; beyond, its socket is not read */
+#define LINGER_MS      500   /* after the rank's exit */
+#define GREETING_MS    10000 /* before RANK_HELLO */
 #define LINGER_LOOK_MS 100
 
 /* One connection of one rank. */
@@ -26,7 +27,7 @@ struct rank_conn {
     uint64_t job, epoch;
     uint32_t rank;
     unsigned under_way;
-    int64_t close_at_ms; /* 0: the rank lives */
+    int64_t close_at_ms; /* 0: never */
     struct rank_conn *next;
 };
 
@@ -267,6 +268,7 @@ static int greet(struct rank_conn *c, const Ds__RankHello *hello, struct err *er
     }
     TRY(check_peer(c, a, err));
     c->greeted = true;
+    c->close_at_ms = 0;
     c->job = hello->job;
     c->epoch = hello->epoch;
     c->rank = hello->rank;
@@ -355,6 +357,33 @@ static void on_frame(struct conn *conn, const struct frame *f)
     rpc_free(message);
 }
 
+static void on_linger(uv_timer_t *timer)
+{
+    struct rank_server *server = timer->data;
+    int64_t now = clock_boot_ms();
+    bool more = false;
+    struct rank_conn *next;
+    for (struct rank_conn *c = server->conns; c != NULL; c = next) {
+        next = c->next;
+        if (c->close_at_ms != 0 && c->close_at_ms <= now) {
+            conn_remove(c);
+        } else if (c->close_at_ms != 0) {
+            more = true;
+        }
+    }
+    if (!more) {
+        uv_timer_stop(timer);
+    }
+}
+
+static void close_in(struct rank_conn *c, int64_t ms)
+{
+    c->close_at_ms = clock_boot_ms() + ms;
+    if (!uv_is_active((uv_handle_t *)&c->server->linger)) {
+        uv_timer_start(&c->server->linger, on_linger, LINGER_LOOK_MS, LINGER_LOOK_MS);
+    }
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct rank_server *server = listener->data;
@@ -369,6 +398,7 @@ static void on_connection(uv_stream_t *listener, int status)
         conn_create(&server->worker->loop, false, FRAME_PAYLOAD_MAX_HELLO, on_frame, on_lost, c);
     c->next = server->conns;
     server->conns = c;
+    close_in(c, GREETING_MS);
     if (uv_accept(listener, &c->conn->uv.stream) != 0 || conn_start(c->conn, &err) != 0) {
         conn_remove(c);
     }
@@ -392,31 +422,11 @@ void rank_server_stop(struct rank_server *server, const struct agent_attempt *a,
     }
 }
 
-static void on_linger(uv_timer_t *timer)
-{
-    struct rank_server *server = timer->data;
-    int64_t now = clock_boot_ms();
-    bool more = false;
-    struct rank_conn *next;
-    for (struct rank_conn *c = server->conns; c != NULL; c = next) {
-        next = c->next;
-        if (c->close_at_ms != 0 && c->close_at_ms <= now) {
-            conn_remove(c);
-        } else if (c->close_at_ms != 0) {
-            more = true;
-        }
-    }
-    if (!more) {
-        uv_timer_stop(timer);
-    }
-}
-
 void rank_server_exited(struct rank_server *server, const struct agent_attempt *a, uint32_t rank)
 {
     for (struct rank_conn *c = server->conns; c != NULL; c = c->next) {
         if (is_of(c, a) && c->rank == rank && c->close_at_ms == 0) {
-            c->close_at_ms = clock_boot_ms() + LINGER_MS;
-            uv_timer_start(&server->linger, on_linger, LINGER_LOOK_MS, LINGER_LOOK_MS);
+            close_in(c, LINGER_MS);
         }
     }
 }
