@@ -241,7 +241,7 @@ class Node:
         """{rank: pid} of what the shims started."""
         found = {}
         for pid, (_, env) in processes_of(self.folder).items():
-            if env.get("DS_JOB_ID") == str(job) and os.getpgid(pid) == pid and "RANK" in env:
+            if env.get("DS_JOB_ID") == str(job) and leads_its_group(pid) and "RANK" in env:
                 found.setdefault(int(env["RANK"]), pid)
         return found
 
@@ -275,3 +275,10 @@ class Node:
         complaints = self.complaints()
         shutil.rmtree(self.folder, ignore_errors=True)
         return complaints
+
+
+def leads_its_group(pid):
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
