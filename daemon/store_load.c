@@ -22,7 +22,7 @@ static const char *const filters[TABLE_COUNT] = {
     [TABLE_ATTEMPT_NODE] = NEWEST_ATTEMPT,
     [TABLE_ALLOCATION] = NEWEST_ATTEMPT,
     [TABLE_RANK_EXIT] = NEWEST_ATTEMPT,
-    [TABLE_CHECKPOINT] = "state<>'DELETED' OR removing",
+    [TABLE_CHECKPOINT] = "state<>'DELETED' OR removing OR " NEWEST_ATTEMPT,
     [TABLE_CKPT_SHARD] =
         "ckpt_id IN (SELECT id FROM checkpoint WHERE state IN ('WRITING','COMMITTED'))",
 };

@@ -274,6 +274,7 @@ void attempt_start(struct core *core, struct job *job, struct node *const *nodes
     struct attempt *attempt = attempt_create(job, node_count, (uint32_t)job->row.gpus_per_node);
     job->attempt = attempt;
     job->row.epoch++;
+    ckpt_epoch_over(core, job);
     uint64_t epoch = (uint64_t)job->row.epoch;
     attempt->row = (struct attempt_row){
         .job_id = job->row.id,

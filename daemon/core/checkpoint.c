@@ -60,12 +60,18 @@ struct ckpt *ckpt_insert(struct core *core, struct ckpt *ckpt, struct job *job)
     return ckpt;
 }
 
-void ckpt_detach_job(struct job *job)
+/* Its shard rows are of no use any more, once they are written. */
+static void drop_shards(struct core *core, struct ckpt *ckpt)
 {
-    job->ckpt_count = 0;
+    if (ckpt->shards != NULL) {
+        struct ckpt *husk = mem_alloc(sizeof *husk);
+        husk->row.world_size = ckpt->row.world_size;
+        husk->shards = ckpt->shards;
+        ckpt->shards = NULL;
+        core_discard(core, ckpt_destroy, husk);
+    }
 }
 
-/* Nothing of it is left on disk: its row stays in the table only. */
 static void leave_memory(struct core *core, struct ckpt *ckpt)
 {
     struct job *job = core_job(core, ckpt->row.job_id);
@@ -80,6 +86,26 @@ static void leave_memory(struct core *core, struct ckpt *ckpt)
     *(ckpt->next != NULL ? &ckpt->next->prev : &core->ckpt_last) = ckpt->prev;
     map_remove(&core->ckpts, ckpt->row.id);
     core_discard(core, ckpt_destroy, ckpt);
+}
+
+static bool is_gone(const struct ckpt *ckpt)
+{
+    return ckpt->row.state == CKPT_DELETED && !ckpt->row.removing;
+}
+
+void ckpt_epoch_over(struct core *core, struct job *job)
+{
+    for (size_t i = job->ckpt_count; i-- > 0;) {
+        if (is_gone(job->ckpts[i])) {
+            leave_memory(core, job->ckpts[i]);
+        }
+    }
+}
+
+void ckpt_detach_job(struct core *core, struct job *job)
+{
+    ckpt_epoch_over(core, job);
+    job->ckpt_count = 0;
 }
 
 /* ---------------------------------------------------------------- lookups */
@@ -102,7 +128,7 @@ struct ckpt *ckpt_newest_of_epoch(const struct job *job, uint64_t epoch)
 
 static struct ckpt *find(const struct job *job, uint64_t epoch, int64_t step)
 {
-    for (size_t i = 0; i < job->ckpt_count; i++) {
+    for (size_t i = job->ckpt_count; i-- > 0;) {
         if (job->ckpts[i]->row.epoch == epoch && job->ckpts[i]->row.step == step) {
             return job->ckpts[i];
         }
@@ -248,6 +274,7 @@ static void set_newest(struct core *core, struct job *job)
 
 static void remove_files(struct core *core, struct ckpt *ckpt, const char *why)
 {
+    drop_shards(core, ckpt);
     ckpt->row.state = CKPT_DELETED;
     ckpt->row.removing = true;
     row_set_text(&ckpt->row.reason, why);
@@ -260,6 +287,7 @@ static void remove_files(struct core *core, struct ckpt *ckpt, const char *why)
 
 void ckpt_mark_corrupt(struct core *core, struct ckpt *ckpt, const char *reason)
 {
+    drop_shards(core, ckpt);
     ckpt->row.state = CKPT_CORRUPT;
     row_set_text(&ckpt->row.reason, reason != NULL ? reason : "a verification failed");
     core_mark(core, TABLE_CHECKPOINT, &ckpt->row);
@@ -441,8 +469,13 @@ void ckpt_shard_report(struct core *core, const struct input *in)
                    shard->rank);
         return;
     }
-    struct ckpt_shard *known = ckpt->shards != NULL ? &ckpt->shards[shard->rank] : NULL;
-    if (known != NULL && same_shard(known, shard)) {
+    if (ckpt->shards == NULL) {
+        core_reply(core, in, 0, "%s",
+                   ""); /* a repeat, much later: the checkpoint was given up since */
+        return;
+    }
+    struct ckpt_shard *known = &ckpt->shards[shard->rank];
+    if (same_shard(known, shard)) {
         core_reply(core, in, 0, "%s", ""); /* a repeat */
         return;
     }
@@ -475,9 +508,10 @@ void ckpt_shard_report(struct core *core, const struct input *in)
 static struct ckpt *find_answered(struct core *core, const struct input *in)
 {
     struct ckpt *ckpt = core_ckpt(core, in->u.ckpt.ckpt);
-    if (ckpt == NULL) {
+    if (ckpt == NULL || is_gone(ckpt)) {
         core_reply(core, in, ERR_NOT_FOUND,
                    "there is no checkpoint %" PRIu64 " on disk (dsctl ckpt list)", in->u.ckpt.ckpt);
+        return NULL;
     }
     return ckpt;
 }
@@ -531,7 +565,10 @@ void ckpt_removed(struct core *core, const struct input *in)
         if (in->u.ckpt.ok) {
             ckpt->row.removing = false;
             core_mark(core, TABLE_CHECKPOINT, &ckpt->row);
-            leave_memory(core, ckpt);
+            const struct job *job = core_job(core, ckpt->row.job_id);
+            if (job == NULL || (uint64_t)job->row.epoch != ckpt->row.epoch) {
+                leave_memory(core, ckpt);
+            }
         } else {
             retry(core, ckpt, "removed", in->u.ckpt.text);
         }

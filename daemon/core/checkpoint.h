@@ -31,8 +31,11 @@ struct ckpt *ckpt_newest_of_epoch(const struct job *job, uint64_t epoch);
 void ckpt_mark_corrupt(struct core *core, struct ckpt *ckpt, const char *reason);
 /* An attempt is over: what it left unfinished is removed. */
 void ckpt_drop_unfinished(struct core *core, struct job *job, uint64_t epoch);
+/* A new epoch begins: deleted ones leave memory. Until then they are remembered, for a rank of the
+ * old epoch may report its shard again after the checkpoint is gone. */
+void ckpt_epoch_over(struct core *core, struct job *job);
 /* The job is about to leave memory: its checkpoints stay. */
-void ckpt_detach_job(struct job *job);
+void ckpt_detach_job(struct core *core, struct job *job);
 /* Sends again to this node what it is the one to carry out. */
 void ckpt_redrive(struct core *core, const struct node *node);
 /* A node is gone: what it had not acknowledged goes to another one. */

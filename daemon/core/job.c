@@ -121,7 +121,7 @@ static void end(struct core *core, struct job *job, enum job_state state, const 
                : state == JOB_FAILED  ? "failed"
                                       : "was cancelled",
                text != NULL ? ": " : "", text != NULL ? job->row.reason_text : "");
-    ckpt_detach_job(job);
+    ckpt_detach_job(core, job);
     *(job->prev != NULL ? &job->prev->next : &core->job_first) = job->next;
     *(job->next != NULL ? &job->next->prev : &core->job_last) = job->prev;
     map_remove(&core->jobs, job->row.id);

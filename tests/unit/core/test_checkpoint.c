@@ -252,6 +252,29 @@ static void test_retention(void **state)
     assert_int_equal(world_count(&w, EFFECT_CKPT_REMOVE), 1);
 }
 
+/* A shard that is reported again when its checkpoint has long been removed is a repeat, not a new
+ * checkpoint. */
+static void test_late_repeat(void **state)
+{
+    (void)state;
+    for (uint64_t step = 1; step <= 5; step++) {
+        save(step);
+    }
+    assert_int_equal(core_ckpt(w.core, 1)->row.state, CKPT_DELETED);
+    assert_int_equal(world_ckpt_answer(&w, INPUT_CKPT_REMOVED, 1, true, NULL), 0);
+    assert_int_equal(world_ckpt_answer(&w, INPUT_CKPT_VERIFIED, 1, true, NULL), ERR_NOT_FOUND);
+    assert_int_equal(world_shard(&w, 1, job, 1, 1, 2, 0), 0); /* files are gone */
+    assert_int_equal(world_shard(&w, 1, job, 1, 2, 2, 0), 0); /* about to go */
+    assert_int_equal(world_ckpt_answer(&w, INPUT_CKPT_VERIFIED, 3, false, "rot"), 0);
+    uint64_t before = core_digest(w.core);
+    assert_int_equal(world_shard(&w, 2, job, 1, 3, 2, 1), 0); /* corrupt */
+    assert_true(core_digest(w.core) == before);
+    assert_int_equal(w.core->next_ckpt, 6);
+    crash(); /* from the next epoch on it is stale */
+    assert_null(core_ckpt(w.core, 1));
+    assert_int_equal(world_shard(&w, 1, job, 1, 1, 2, 0), ERR_STALE);
+}
+
 /* Of equal steps the one of the later epoch is the newer. */
 static void test_order_of_training(void **state)
 {
@@ -313,6 +336,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repeats_and_nonsense, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_repeat, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order_of_training, setup, teardown),
         cmocka_unit_test_setup_teardown(test_corrupt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_outlive, setup, teardown),

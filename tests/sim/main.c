@@ -1,0 +1,237 @@
+/* sim: the cluster in a box, seed by seed.
+ *
+ *   sim [--seed N] [--seeds N] [--verbose]     seeds N, N+1, ...; the first one twice, to see that
+ * a seed repeats to the bit
+ *
+ * A run: options are drawn from the seed; for a while everything fails that may fail; then the
+ * faults stop, what is held is released, and every job must end. Checkers look all the time. Exit
+ * status 0, or 1 with the seed that shows it. */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/file.h"
+#include "lib/mem.h"
+
+#define LIVENESS_MS (12 * 3600 * 1000)
+
+static int64_t maybe(struct sim *sim, double probability, int64_t low_ms, int64_t high_ms)
+{
+    int64_t value = sim_between(sim, low_ms, high_ms);
+    return sim_chance(sim, probability) ? value : 0;
+}
+
+static void draw_options(struct sim *sim)
+{
+    struct sim_options *o = &sim->options;
+    o->nodes = (int)sim_between(sim, 1, SIM_NODES_MAX);
+    o->gpus = (int)sim_between(sim, 1, SIM_GPUS_MAX);
+    o->jobs = (int)sim_between(sim, 5, 48);
+    o->fault_phase_ms = sim_between(sim, 900000, 3600000);
+    o->latency_ms = sim_between(sim, 0, 200);
+    o->copy = sim_chance(sim, 0.5) ? 0.1 : 0;
+    o->break_ms = maybe(sim, 0.7, 20000, 200000);
+    o->partition_ms = maybe(sim, 0.6, 60000, 600000);
+    o->worker_restart_ms = maybe(sim, 0.7, 30000, 300000);
+    o->reboot_ms = maybe(sim, 0.5, 100000, 900000);
+    o->rank_crash_ms = maybe(sim, 0.8, 10000, 100000);
+    o->coord_crash_ms = maybe(sim, 0.7, 60000, 600000);
+    o->coord_pause_ms = maybe(sim, 0.3, 100000, 600000);
+    o->crash_in_commit = sim_chance(sim, 0.5) ? 0.002 : 0;
+    o->operator_ms = maybe(sim, 0.8, 10000, 120000);
+}
+
+static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
+{
+    (void)b;
+    (void)payload;
+    const struct sim_options *o = &sim->options;
+    const int64_t means_ms[] = {o->break_ms,      o->partition_ms,  o->worker_restart_ms,
+                                o->reboot_ms,     o->rank_crash_ms, o->coord_crash_ms,
+                                o->coord_pause_ms};
+    if (sim->calm) {
+        return;
+    }
+    sim_after(sim, sim_wait(sim, means_ms[kind]), fault, kind, 0, NULL);
+    struct worker *worker = &sim->workers[sim_roll(sim, (uint64_t)o->nodes)];
+    switch (kind) {
+    case 0:
+        net_break(sim, worker, sim_chance(sim, 0.5) ? -1 : sim_between(sim, 0, 5000));
+        break;
+    case 1:
+        worker->cut_until_ms = sim->now_ms + sim_between(sim, 5000, 180000);
+        sim_trace(sim, "%s is cut off until %.3f", worker->name,
+                  (double)worker->cut_until_ms / 1000);
+        net_break(sim, worker, sim_chance(sim, 0.5) ? -1 : sim_between(sim, 0, 20000));
+        break;
+    case 2:
+        worker_restart(sim, worker);
+        break;
+    case 3:
+        worker_reboot(sim, worker);
+        break;
+    case 4:
+        gang_crash_one(sim);
+        break;
+    case 5:
+        coord_crash(sim);
+        break;
+    default:
+        coord_freeze(sim, sim_between(sim, 1000, 120000));
+    }
+}
+
+static void inspect(struct sim *sim, uint64_t a, uint64_t b, void *payload)
+{
+    (void)a;
+    (void)b;
+    (void)payload;
+    if (sim->coord_up) {
+        check_database(sim, false);
+    }
+    sim_after(sim, 120000, inspect, 0, 0, NULL);
+}
+
+static void run_until(struct sim *sim, int64_t end_ms, bool all_ended)
+{
+    while (sim->heap_count > 0 && sim->heap[0].at_ms <= end_ms) {
+        struct sim_event event = sim->heap[0];
+        /* Sift the last one down from the top. */
+        struct sim_event last = sim->heap[--sim->heap_count];
+        size_t i = 0;
+        for (size_t child; (child = 2 * i + 1) < sim->heap_count; i = child) {
+            const struct sim_event *c = &sim->heap[child];
+            if (child + 1 < sim->heap_count &&
+                (c[1].at_ms < c->at_ms || (c[1].at_ms == c->at_ms && c[1].seq < c->seq))) {
+                c = &sim->heap[++child];
+            }
+            if (last.at_ms < c->at_ms || (last.at_ms == c->at_ms && last.seq < c->seq)) {
+                break;
+            }
+            sim->heap[i] = *c;
+        }
+        sim->heap[i] = last;
+        sim->now_ms = event.at_ms;
+        event.fn(sim, event.a, event.b, event.payload);
+        if (all_ended && check_all_ended(sim)) {
+            return;
+        }
+    }
+    sim->now_ms = end_ms;
+}
+
+static void begin(struct sim *sim)
+{
+    const char *shm = file_mkdirs("/dev/shm", 0777, NULL) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(sim->dir, sizeof sim->dir, "%s/ds-sim-XXXXXX", shm);
+    if (mkdtemp(sim->dir) == NULL) {
+        snprintf(sim->dir, sizeof sim->dir, "/tmp/ds-sim-XXXXXX");
+        if (mkdtemp(sim->dir) == NULL) {
+            sim_fail(sim, "no folder for the database in %s or /tmp", shm);
+        }
+    }
+    coord_start(sim);
+    for (int i = 0; i < sim->options.nodes; i++) {
+        struct worker *worker = &sim->workers[i];
+        worker->index = i;
+        worker->up = true;
+        snprintf(worker->name, sizeof worker->name, "n%d", i + 1);
+        net_connect(sim, worker);
+        sim_after(sim, sim_between(sim, 0, 5000), worker_heartbeat, (uint64_t)i, 0, NULL);
+    }
+    users_start(sim);
+    for (uint64_t kind = 0; kind < 7; kind++) {
+        sim_after(sim, 0, fault, kind, 0, NULL);
+    }
+    sim_after(sim, 120000, inspect, 0, 0, NULL);
+}
+
+static void finish(struct sim *sim)
+{
+    coord_stop(sim);
+    for (size_t i = 0; i < sim->heap_count; i++) {
+        free(sim->heap[i].payload);
+    }
+    for (size_t i = 0; i < sim->gang_count; i++) {
+        free(sim->gangs[i]);
+    }
+    for (int i = 0; i < sim->options.nodes; i++) {
+        net_fini(&sim->workers[i]);
+        for (size_t j = 0; j < sim->workers[i].outbox_count; j++) {
+            free(sim->workers[i].outbox[j].message);
+        }
+    }
+    free(sim->heap);
+    free(sim->disk);
+    free(sim->origins);
+    file_remove_tree(sim->dir, NULL);
+}
+
+/* Returns the hash of all that happened. */
+static uint64_t run(uint64_t seed, bool verbose)
+{
+    struct sim *sim = mem_alloc(sizeof *sim);
+    sim->seed = sim->rng = seed;
+    sim->verbose = verbose;
+    draw_options(sim);
+    begin(sim);
+    run_until(sim, sim->options.fault_phase_ms, false);
+    sim_trace(sim, "the faults stop");
+    sim->calm = true;
+    for (int i = 0; i < sim->options.nodes; i++) {
+        sim->workers[i].cut_until_ms = 0;
+    }
+    users_calm(sim);
+    run_until(sim, sim->now_ms + LIVENESS_MS, true);
+    run_until(sim, sim->now_ms + 180000, false); /* acknowledgements, leases, removals */
+    for (int i = 0; i < 100 && sim->coord_up && pump_is_dirty(sim->pump); i++) {
+        run_until(sim, sim->now_ms + 1, false);
+    }
+    if (!sim->coord_up || pump_is_dirty(sim->pump)) {
+        sim_fail(sim, "the coordinator does not come to rest");
+    }
+    check_reload(sim);
+    check_database(sim, true);
+    sim_note(sim, core_digest(sim->core));
+    const struct sim_options *o = &sim->options;
+    printf("seed %-6" PRIu64 " %d nodes x %d, %2d jobs: %6" PRIu64 " inputs, %5" PRIu64
+           " commits, %3" PRIu64 " starts, %2" PRIu64 " crashes, %2" PRIu64
+           " reloads equal, %3" PRIu64 " stale shards refused, %.1f h\n",
+           seed, o->nodes, o->gpus, o->jobs, sim->inputs, sim->commits, sim->starts, sim->crashes,
+           sim->reloads_checked, sim->stale_shards, (double)sim->now_ms / 3600000);
+    fflush(stdout);
+    uint64_t hash = sim->hash;
+    finish(sim);
+    free(sim);
+    return hash;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t first = 1, count = 1;
+    bool verbose = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+            first = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
+            count = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            verbose = true;
+        } else {
+            fprintf(stderr, "usage: sim [--seed N] [--seeds N] [--verbose]\n");
+            return 2;
+        }
+    }
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        uint64_t hash = run(seed, verbose);
+        if (seed == first && run(seed, false) != hash) {
+            printf("sim: seed %" PRIu64 " went another way the second time\n", seed);
+            return 1;
+        }
+    }
+    printf("sim: %" PRIu64 " passed, 0 failed\n", count);
+    return 0;
+}
