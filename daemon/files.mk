@@ -78,4 +78,6 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_slotmap.c \
   tests/unit/daemon/test_store.c \
   tests/unit/daemon/test_views.c
+  tests/unit/daemon/test_ledger_verify.c \
+  tests/unit/daemon/test_store.c
 GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h

@@ -24,6 +24,7 @@
 #include "daemon/core/load.h"
 #include "daemon/core/node.h"
 #include "daemon/core/price.h"
+#include "daemon/core/pump.h"
 #include "daemon/core/state.h"
 #include "lib/err.h"
 #include "proto/jobspec.h"
@@ -36,6 +37,7 @@ struct world {
     int64_t now_ms;
     struct effect_list effects; /* of the last step */
     reply_token token;
+    struct pump *pump; /* borrowed; where there is a store behind it */
     /* what appended rows said, since the beginning */
     struct ledger_row ledger[512];
     size_t ledger_count;
@@ -92,10 +94,14 @@ static UNUSED void world_step(struct world *w, struct input *in)
         fail_msg("%s", problem);
     }
     world_collect(w);
-    core_committed(w->core);
     effect_list_fini(&w->effects);
     w->effects = w->core->effects;
     w->core->effects = (struct effect_list){0};
+    if (w->pump != NULL) {
+        assert_int_equal(pump_flush(w->pump, NULL), 0);
+    } else {
+        core_committed(w->core);
+    }
 }
 
 /* The nth effect of that kind of the last step, or NULL. */
