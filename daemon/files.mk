@@ -72,12 +72,11 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_config.c \
   tests/unit/daemon/test_conn.c \
   tests/unit/daemon/test_cost.c \
+  tests/unit/daemon/test_ledger_verify.c \
   tests/unit/daemon/test_listener.c \
   tests/unit/daemon/test_rendezvous.c \
   tests/unit/daemon/test_serve.c \
   tests/unit/daemon/test_slotmap.c \
   tests/unit/daemon/test_store.c \
   tests/unit/daemon/test_views.c
-  tests/unit/daemon/test_ledger_verify.c \
-  tests/unit/daemon/test_store.c
 GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h
