@@ -10,31 +10,9 @@
 
 #include <cmocka.h>
 
-#include "lib/file.h"
+#include "tests/unit/worker/folder.h"
 #include "worker/attempt_dir.h"
 #include "worker/store_keep.h"
-
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/ds-worker-XXXXXX");
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return file_remove_tree(folder, NULL);
-}
-
-static char *path_of(const char *name)
-{
-    static char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 static void make_order(Ds__AttemptStart *order, uint32_t *gpus)
 {

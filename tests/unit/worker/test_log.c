@@ -10,35 +10,13 @@
 
 #include <cmocka.h>
 
-#include "lib/file.h"
 #include "lib/mem.h"
 #include "tests/unit/random.h"
+#include "tests/unit/worker/folder.h"
 #include "worker/log_file.h"
 #include "worker/log_keep.h"
 #include "worker/log_list.h"
 #include "worker/log_read.h"
-
-static char folder[64];
-
-static int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/ds-log-XXXXXX");
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return file_remove_tree(folder, NULL);
-}
-
-static char *path_of(const char *name)
-{
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
 
 static void check_read(const char *name, uint64_t offset, size_t limit, uint64_t begins,
                        const char *text, bool end)
