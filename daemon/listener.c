@@ -151,6 +151,12 @@ static int resolve(const char *address, struct sockaddr_storage *out, struct err
     return 0;
 }
 
+int listener_check_tcp(const char *address, struct err *err)
+{
+    struct sockaddr_storage addr;
+    return resolve(address, &addr, err);
+}
+
 static void name_port(struct listener *l)
 {
     struct sockaddr_storage bound;

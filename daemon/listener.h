@@ -24,6 +24,8 @@ int listener_open_unix(struct listener *l, struct conn_hub *hub, const char *pat
 /* address: HOST:PORT, a loopback address; port 0 lets the kernel choose. */
 int listener_open_tcp(struct listener *l, struct conn_hub *hub, const char *address,
                       struct err *err);
+/* Whether the address would do. */
+int listener_check_tcp(const char *address, struct err *err);
 /* Also removes the Unix socket. A zeroed listener is fine. The memory stays the loop's until it ran
  * once more. */
 void listener_close(struct listener *l);

@@ -16,6 +16,7 @@
 #include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/log.h"
+#include "lib/mem.h"
 #include "lib/version.h"
 
 #define HOUSE_MS          1000
@@ -164,8 +165,19 @@ static int open_state(struct dsd *d, struct err *err)
     return views_open(&d->views, config->state_dir, &live, err);
 }
 
+/* Of the socket. A folder that systemd or an administrator made is left as it is. */
+static int make_folder(const char *path, struct err *err)
+{
+    char *folder = mem_strdup(path);
+    *strrchr(folder, '/') = 0; /* the path is absolute */
+    int rc = folder[0] != 0 ? file_mkdirs(folder, 0755, err) : 0;
+    free(folder);
+    return rc;
+}
+
 static int listen_all(struct dsd *d, struct err *err)
 {
+    TRY(make_folder(d->config->socket, err));
     conn_hub_init(&d->hub, &d->loop, &d->config->limits, &rpc_conn_handler, d);
     d->open = true;
     TRY(listener_open_unix(&d->local, &d->hub, d->config->socket, err));

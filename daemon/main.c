@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/dsd.h"
+#include "daemon/prices.h"
 #include "lib/log.h"
 #include "lib/version.h"
 
@@ -119,6 +120,15 @@ static int fail(struct err *err)
     return err_exit_status(err->code);
 }
 
+/* What else the start would trip over, as far as it can be told without starting. */
+static int check(const struct config *config, struct err *err)
+{
+    if (config->listen != NULL) {
+        TRY(listener_check_tcp(config->listen, err));
+    }
+    return config->prices != NULL ? prices_load(NULL, config->prices, err) : 0;
+}
+
 static int serve(const struct config *config)
 {
     struct dsd dsd;
@@ -156,7 +166,9 @@ int main(int argc, char **argv)
         return fail(&err);
     }
     int status = 0;
-    if (o.check_config) {
+    if (o.check_config && check(&config, &err) != 0) {
+        status = fail(&err);
+    } else if (o.check_config) {
         printf("configuration ok: cluster %s, state in %s, socket %s, listening on %s\n",
                config.core.cluster, config.state_dir, config.socket,
                config.listen != NULL ? config.listen : "no TCP address");

@@ -81,7 +81,7 @@ static int read_entry(struct store *store, const struct yaml_item *item, struct 
     struct entry entry = {0};
     struct err why = {0};
     int rc = yaml_read(item, entry_fields, &entry, err);
-    if (rc == 0) {
+    if (rc == 0 && store != NULL) {
         rc = store_set_price(store, entry.model, entry.effective_ms, entry.micro_usd, &why);
         if (rc != 0) {
             yaml_refuse(item, err, "%s", why.text);

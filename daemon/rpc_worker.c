@@ -55,8 +55,13 @@ static int convert_attempt(const Ds__AttemptReport *m, struct input_attempt_repo
 void rpc_attempt_report(struct call *call, const ProtobufCMessage *request)
 {
     struct input in = {.kind = INPUT_ATTEMPT_REPORT, .session = call->peer->session->id};
+    const Ds__AttemptReport *m = (const Ds__AttemptReport *)request;
     struct err err = {0};
-    if (convert_attempt((const Ds__AttemptReport *)request, &in.u.attempt, &err) != 0) {
+    if (m->stuck != NULL) {
+        log_warn("worker %s: job %llu: %s", call->peer->session->name, (unsigned long long)m->job,
+                 m->stuck);
+    }
+    if (convert_attempt(m, &in.u.attempt, &err) != 0) {
         call_fail(call, err.code, "%s", err.text);
         return;
     }
