@@ -11,6 +11,8 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 
+#define IDLE_BYTES_MAX (256u * 1024u)
+
 const struct conn_limits conn_limits_default = {
     .connections_max = 8192,
     .in_flight_max = 256,
@@ -117,6 +119,10 @@ static void serve(struct conn *c)
     }
     buf_consume(in, c->in_used);
     c->in_used = 0;
+    if (in->len == 0 && in->capacity > IDLE_BYTES_MAX) {
+        buf_fini(
+            in); /* a large frame went through; thousands of idle connections must not keep that */
+    }
     if (!ready(c)) {
         transport_read_stop(&c->transport);
         c->partial_since_ms = 0;
@@ -160,6 +166,9 @@ static void send_out(struct conn *c)
     }
     if (c->over) {
         return;
+    }
+    if (c->out.len == 0 && c->out.capacity > IDLE_BYTES_MAX) {
+        buf_fini(&c->out);
     }
     size_t waiting = c->out.len + transport_unsent(&c->transport);
     if (waiting > c->hub->limits->out_max_bytes) {

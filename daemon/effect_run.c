@@ -101,9 +101,10 @@ static void order(struct dsd *d, struct session *s, const struct effect *e)
         remove_checkpoint(d, s, e);
         break;
     case EFFECT_DROP_SESSION:
-        conn_finish(s->peer->conn, "the core dropped this worker's registration (a newer one took "
-                                   "its place, or it belongs to a "
-                                   "newer coordinator)");
+        conn_finish(
+            s->peer->conn,
+            "its registration is over: the lease ran out, a newer connection took its place, or "
+            "it knows a newer coordinator (the events say which)");
         break;
     case EFFECT_REPLY:
     case EFFECT_EVENT:

@@ -1,4 +1,4 @@
-/* An id is serial << 24 | slot: the slot says where, the serial whether it is still the same item.
+/* An id is serial << 26 | slot: the slot says where, the serial whether it is still the same item.
  */
 #include "daemon/slotmap.h"
 
@@ -7,7 +7,7 @@
 
 #include "lib/mem.h"
 
-#define SLOT_BITS 24
+#define SLOT_BITS 26
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
 
 struct slot {

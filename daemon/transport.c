@@ -132,7 +132,7 @@ void transport_read_stop(struct transport *t)
 static void on_write(uv_write_t *write, int status)
 {
     struct transport *t = write->data;
-    buf_reset(&t->sending);
+    buf_fini(&t->sending);
     if (t->closing) {
         return;
     }
