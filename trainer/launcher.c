@@ -57,6 +57,7 @@ struct launcher {
     uint32_t count, alive;
     int signal_fd;
     int asked;          /* signals to stop so far */
+    bool killed;        /* KILL was sent to all */
     int64_t kill_at_ms; /* 0: nothing to kill */
     int first_status;   /* of the first rank that failed for a reason of its own */
     uint32_t first_rank;
@@ -79,7 +80,7 @@ static int choose_resume(struct launcher *l, const char *resume, struct err *err
     if (resume == NULL) {
         if (l->dir.count > 0) {
             return err_set(err, ERR_USAGE,
-                           "%s has checkpoints, the newest of step %" PRIu64
+                           "%s has checkpoints of this run, the newest of step %" PRIu64
                            " (--resume auto to go on from there, --out DIR for another run)",
                            l->dir.path, l->dir.ckpts[l->dir.count - 1].step);
         }
@@ -134,6 +135,21 @@ static int start_coord(struct launcher *l, struct err *err)
     return rc;
 }
 
+/* From here on signals are for the loop; before, Ctrl-C simply ends the launcher. */
+static int block_signals(struct launcher *l, struct err *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    l->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return l->signal_fd >= 0 ? 0 : err_set_errno(err, "cannot create a signalfd");
+}
+
 /* The spec as it is given fixes the number of ranks, or --ranks puts that many on one node. */
 static int load_spec(struct launcher *l, const struct run_options *options, struct err *err)
 {
@@ -168,11 +184,15 @@ static int prepare(struct launcher *l, const struct run_options *options, struct
     TRY(load_spec(l, options, err));
     char *out =
         options->out != NULL ? mem_strdup(options->out) : mem_printf("runs/%s", l->spec.name);
-    int rc = run_dir_open(&l->dir, out, err);
+    const char *root = l->spec.checkpoint.dir;
+    char *ckpt_root = root != NULL ? mem_printf("%s/%s", root, l->spec.name) : NULL;
+    int rc = run_dir_open(&l->dir, out, ckpt_root, err);
     free(out);
+    free(ckpt_root);
     TRY(rc);
     TRY(choose_resume(l, options->resume, err));
     TRY(write_spec(l, err));
+    TRY(block_signals(l, err));
     return start_coord(l, err);
 }
 
@@ -188,9 +208,12 @@ static void set_number(const char *name, uint64_t value)
 /* In the child: becomes the rank. Does not return. */
 static void exec_rank(const struct launcher *l, uint32_t rank, int output)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* A TERM that comes before the rank can handle it waits until it can (run.c unblocks it). */
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGINT);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     set_number("DS_JOB_ID", 0);
     set_number("DS_ATTEMPT", l->dir.epoch);
@@ -261,6 +284,12 @@ static void signal_all(const struct launcher *l, int sig)
     }
 }
 
+static void kill_all(struct launcher *l)
+{
+    l->killed = true;
+    signal_all(l, SIGKILL);
+}
+
 /* Others are to go, at the latest when the grace is over. */
 static void end_the_rest(struct launcher *l)
 {
@@ -313,10 +342,10 @@ static void forward_output(struct launcher *l, uint32_t rank)
     }
 }
 
-/* A status that says what went wrong, as opposed to "a peer went away" or our own TERM and KILL. */
+/* A status that says what went wrong, as opposed to "a peer went away" or our own KILL. */
 static bool is_a_cause(const struct launcher *l, int status)
 {
-    return status != 0 && status != 80 && status != 85 && !(l->kill_at_ms != 0 && status >= 128);
+    return status != 0 && status != 80 && status != 85 && !(l->killed && status == 128 + SIGKILL);
 }
 
 static void reap(struct launcher *l)
@@ -361,7 +390,7 @@ static void on_signal(struct launcher *l)
                      info.ssi_signo == SIGINT ? "interrupted" : "asked to stop");
             signal_all(l, SIGTERM);
         } else {
-            signal_all(l, SIGKILL);
+            kill_all(l);
         }
     }
 }
@@ -401,7 +430,7 @@ static void turn(struct launcher *l, struct pollfd *fds)
     }
     on_signal(l);
     if (l->kill_at_ms != 0 && clock_boot_ms() >= l->kill_at_ms) {
-        signal_all(l, SIGKILL);
+        kill_all(l);
         l->kill_at_ms = clock_boot_ms() + KILL_AFTER_MS;
     }
 }
@@ -426,20 +455,6 @@ static void run_ranks(struct launcher *l, struct err *err)
     if (l->fatal.code != 0) {
         *err = l->fatal;
     }
-}
-
-static int block_signals(struct launcher *l, struct err *err)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGCHLD);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    l->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    return l->signal_fd >= 0 ? 0 : err_set_errno(err, "cannot create a signalfd");
 }
 
 /* What the whole run ends with. */
@@ -494,11 +509,8 @@ static void launcher_fini(struct launcher *l)
 
 int launch(const struct run_options *options, int *status, struct err *err)
 {
-    struct launcher l = {.signal_fd = -1, .dir.lock_fd = -1};
+    struct launcher l = {.signal_fd = -1, .dir = {.lock_fd = -1, .ckpt_lock_fd = -1}};
     int rc = prepare(&l, options, err);
-    if (rc == 0) {
-        rc = block_signals(&l, err);
-    }
     if (rc == 0) {
         l.ranks = mem_alloc_array(l.count, sizeof *l.ranks);
         for (uint32_t r = 0; r < l.count; r++) {

@@ -43,7 +43,7 @@ static int oldest_first(const void *a, const void *b)
     return x->step < y->step ? -1 : x->step > y->step;
 }
 
-/* Numbered entries of a folder, `format` such as "e%llu%n"; calls found for each. */
+/* Calls found for each entry of the folder that is the prefix and a number. */
 static void each_numbered(const char *folder, const char *prefix,
                           void (*found)(void *, uint64_t, const char *), void *ctx)
 {
@@ -78,6 +78,8 @@ static void found_step(void *ctx, uint64_t step, const char *path)
     struct scan *scan = ctx;
     if (has_manifest(path)) {
         add(scan->d, scan->epoch, step, path);
+    } else { /* of a start that was killed */
+        file_remove_tree(path, NULL);
     }
 }
 
@@ -89,45 +91,59 @@ static void found_epoch(void *ctx, uint64_t epoch, const char *path)
     each_numbered(path, "step-", found_step, &scan);
 }
 
-static int take_lock(struct run_dir *d, struct err *err)
+static int take_lock(const char *folder, int *fd, struct err *err)
 {
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/lock", d->path);
-    d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (d->lock_fd < 0) {
+    snprintf(path, sizeof path, "%s/lock", folder);
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*fd < 0) {
         return err_set_errno(err, "cannot create %s", path);
     }
-    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
         return errno == EWOULDBLOCK
                    ? err_set(err, ERR_CONFLICT,
-                             "another run works in %s (give this one its own --out)", d->path)
+                             "another run works in %s (give this one another --out or name)",
+                             folder)
                    : err_set_errno(err, "cannot lock %s", path);
     }
     return 0;
 }
 
-int run_dir_open(struct run_dir *d, const char *path, struct err *err)
+static int make_folder(const char *path, char **absolute, struct err *err)
 {
-    char absolute[PATH_MAX];
-    *d = (struct run_dir){.lock_fd = -1, .epoch = 1};
+    char real[PATH_MAX];
     TRY(file_mkdirs(path, 0777, err));
-    if (realpath(path, absolute) == NULL || strlen(absolute) > PATH_MAX - 256) {
+    if (realpath(path, real) == NULL || strlen(real) > PATH_MAX - 256) {
         return err_set_errno(err, "cannot use the folder %s", path);
     }
-    d->path = mem_strdup(absolute);
-    int rc = take_lock(d, err);
-    if (rc != 0) {
-        run_dir_close(d);
-        return rc;
+    *absolute = mem_strdup(real);
+    return 0;
+}
+
+int run_dir_open(struct run_dir *d, const char *path, const char *ckpt_root, struct err *err)
+{
+    char *root = NULL;
+    int rc;
+    *d = (struct run_dir){.lock_fd = -1, .ckpt_lock_fd = -1, .epoch = 1};
+    TRY(make_folder(path, &d->path, err));
+    TRY_GOTO(take_lock(d->path, &d->lock_fd, err), out);
+    if (ckpt_root != NULL) {
+        TRY_GOTO(make_folder(ckpt_root, &root, err), out);
+        TRY_GOTO(take_lock(root, &d->ckpt_lock_fd, err), out);
+    } else {
+        root = mem_printf("%s/checkpoints", d->path);
     }
-    char *root = mem_printf("%s/checkpoints", d->path);
     each_numbered(root, "e", found_epoch, d);
     if (d->count > 0) {
         qsort(d->ckpts, d->count, sizeof *d->ckpts, oldest_first);
     }
     d->ckpt_dir = mem_printf("%s/e%04" PRIu64, root, d->epoch);
+out:
     free(root);
-    return 0;
+    if (rc != 0) {
+        run_dir_close(d);
+    }
+    return rc;
 }
 
 static void remove_uncommitted(void *ctx, uint64_t step, const char *path)
@@ -150,13 +166,16 @@ void run_dir_close(struct run_dir *d)
     if (d->lock_fd >= 0) {
         close(d->lock_fd);
     }
+    if (d->ckpt_lock_fd >= 0) {
+        close(d->ckpt_lock_fd);
+    }
     for (size_t i = 0; i < d->count; i++) {
         free(d->ckpts[i].path);
     }
     free(d->ckpts);
     free(d->ckpt_dir);
     free(d->path);
-    *d = (struct run_dir){.lock_fd = -1};
+    *d = (struct run_dir){.lock_fd = -1, .ckpt_lock_fd = -1};
 }
 
 const char *run_dir_newest(const struct run_dir *d)

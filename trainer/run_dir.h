@@ -16,17 +16,18 @@ struct run_ckpt {
     char *path; /* owned */
 };
 struct run_dir {
-    char *path;     /* owned; absolute */
-    char *ckpt_dir; /* owned; of this epoch */
-    int lock_fd;
-    uint64_t epoch;         /* of this start, from 1 */
-    struct run_ckpt *ckpts; /* owned; the committed ones, oldest first */
+    char *path;                /* owned; absolute */
+    char *ckpt_dir;            /* owned; of this epoch */
+    int lock_fd, ckpt_lock_fd; /* -1: none */
+    uint64_t epoch;            /* of this start, from 1 */
+    struct run_ckpt *ckpts;    /* owned; the committed ones, oldest first */
     size_t count, capacity;
 };
 
 /* Creates what is missing, takes the lock (ERR_CONFLICT when another run is in there), finds the
- * checkpoints. */
-int run_dir_open(struct run_dir *d, const char *path, struct err *err);
+ * checkpoints, removes what earlier starts never committed. ckpt_root: where the epochs' folders
+ * are, or NULL for path/checkpoints. */
+int run_dir_open(struct run_dir *d, const char *path, const char *ckpt_root, struct err *err);
 /* Also removes what was never committed. */
 void run_dir_close(struct run_dir *d);
 /* Path of the newest checkpoint whose shards are whole, with a warning for each that is not; NULL

@@ -206,8 +206,8 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     size_t width = (size_t)t->spec->sequence_length + 1;
     int64_t start = clock_boot_ns();
     int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
-    TRY(agree(t->o->batch, rc, "reading the data", err));
     t->data_wait_ns += clock_boot_ns() - start;
+    TRY(agree(t->o->batch, rc, "reading the data", err));
     model_zero_grad(t->model);
     model_router_reset(t->model);
     for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
@@ -378,7 +378,9 @@ static int finish_saves(struct train *t, struct err *err)
 static int loop(struct train *t, struct err *err)
 {
     if (t->at.step >= t->spec->steps) {
-        log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
+        if (t->o->mesh->rank == 0) {
+            log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
+        }
         return 0;
     }
     t->saved_at_ms = clock_boot_ms();

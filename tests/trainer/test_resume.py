@@ -45,6 +45,16 @@ def test_stop_saves(trainer, sig):
     assert again.series() == whole.series()
 
 
+def test_stop_at_once(trainer):
+    """Ctrl-C before the ranks are ready is kept for them: one step, saved, 80."""
+    trainer.write(steps=100000, ckpt_every=100000)
+    run = trainer.start("run", layout="dp2xep2")
+    wait_for(lambda: os.path.exists(f"{run.out}/metrics.jsonl"), "the launcher to start ranks", every=0)
+    run.process.send_signal(signal.SIGINT)
+    run.wait(80)
+    assert len(run.committed()) == 1
+
+
 def test_stop_of_one_rank_stops_all(trainer):
     """TERM that reaches a single rank makes the whole gang save and leave after the same step."""
     trainer.write(steps=2000, ckpt_every=10000)
@@ -73,7 +83,7 @@ def test_killed_in_mid_save(trainer):
     """A rank that dies while it writes its shard costs that save only: what was committed before is whole, and the half one is gone."""
     trainer.write(steps=3000, ckpt_every=3)
     run = trainer.start("run", layout="dp2")
-    run.wait_step(4)
+    wait_for(run.committed, "a first checkpoint")
 
     def half_written():
         assert run.process.poll() is None, "the run ended before a save could be disturbed"

@@ -329,18 +329,18 @@ static void test_run_dir(void **state)
     struct run_dir other;
     struct err err = {0};
     snprintf(out, sizeof out, "%s/run/deep/er", dir);
-    assert_int_equal(run_dir_open(&d, out, &err), 0);
+    assert_int_equal(run_dir_open(&d, out, NULL, &err), 0);
     assert_int_equal(d.epoch, 1);
     assert_int_equal(d.count, 0);
     assert_null(run_dir_newest(&d));
-    assert_int_equal(run_dir_open(&other, out, &err), ERR_CONFLICT);
+    assert_int_equal(run_dir_open(&other, out, NULL, &err), ERR_CONFLICT);
     commit(&d, 100, true);
     commit(&d, 20, true);
     commit(&d, 110, false);
     run_dir_close(&d);
     run_dir_close(&d);
 
-    assert_int_equal(run_dir_open(&d, out, &err), 0);
+    assert_int_equal(run_dir_open(&d, out, NULL, &err), 0);
     assert_int_equal(d.epoch, 2);
     assert_int_equal(d.count, 2);
     assert_int_equal(d.ckpts[0].step, 20);
@@ -351,7 +351,7 @@ static void test_run_dir(void **state)
     assert_int_equal(d.count, 2);
     run_dir_close(&d);
 
-    assert_int_equal(run_dir_open(&d, out, &err), 0);
+    assert_int_equal(run_dir_open(&d, out, NULL, &err), 0);
     assert_int_equal(d.epoch, 3);
     assert_int_equal(d.count, 2);
     assert_int_equal(d.ckpts[0].step, 100);
@@ -361,7 +361,22 @@ static void test_run_dir(void **state)
     snprintf(path, sizeof path, "%s/checkpoints/e0001/step-0000000110", out);
     assert_int_not_equal(access(path, F_OK), 0);
     run_dir_close(&d);
-    assert_int_equal(run_dir_open(&d, "/proc/nothing", &err), ERR_NOT_FOUND);
+    assert_int_equal(run_dir_open(&d, "/proc/nothing", NULL, &err), ERR_NOT_FOUND);
+
+    /* checkpoints somewhere else: found there, locked there */
+    char root[96];
+    char second[96];
+    snprintf(root, sizeof root, "%s/elsewhere", dir);
+    snprintf(second, sizeof second, "%s/second", dir);
+    assert_int_equal(run_dir_open(&d, out, root, &err), 0);
+    assert_int_equal(d.count, 0);
+    assert_memory_equal(d.ckpt_dir, root, strlen(root));
+    commit(&d, 5, true);
+    assert_int_equal(run_dir_open(&other, second, root, &err), ERR_CONFLICT);
+    run_dir_close(&d);
+    assert_int_equal(run_dir_open(&d, second, root, &err), 0);
+    assert_int_equal(d.count, 1);
+    run_dir_close(&d);
 }
 
 /* ---- the step line */
