@@ -199,7 +199,7 @@ def interrupt(*_):
 
 
 def main():
-    for sig in (signal.SIGTERM, signal.SIGHUP):
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, interrupt)
     screen = Screen()
     folder = tempfile.mkdtemp(prefix="ds-demo-")

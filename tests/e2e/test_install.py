@@ -25,6 +25,8 @@ def test_install(tmp_path):
     for page in ["man1/dsctl.1", "man1/dstrain.1", "man8/dsd.8", "man8/dsworkerd.8"]:
         assert f"usr/share/man/{page}" in installed, page
     for program in PROGRAMS:
+        if program == "dsshim":  # for dsworkerd only
+            continue
         done = subprocess.run([f"{dest}/usr/bin/{program}", "--help"], capture_output=True, text=True, timeout=20)
         assert done.returncode == 0 and program in done.stdout, program
     for path in sorted(installed):
