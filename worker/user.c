@@ -46,7 +46,9 @@ int user_find(struct user *user, const char *name, struct err *err)
     user->name = mem_strdup(entry.pw_name);
     user->home = mem_strdup(entry.pw_dir);
     user->shell = mem_strdup(entry.pw_shell);
-    find_groups(user);
+    if (user->uid != 0) {
+        find_groups(user); /* root is not switched to */
+    }
     return 0;
 }
 

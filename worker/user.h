@@ -12,7 +12,7 @@
 struct user {
     uid_t uid;
     gid_t gid;
-    uint32_t *groups; /* owned; gid is among them */
+    uint32_t *groups; /* owned; gid is among them. None for root */
     size_t group_count;
     char *name, *home, *shell; /* owned */
 };
