@@ -83,7 +83,7 @@ static void test_bf16_storage(void **state)
         store(&f.ctx, m.x);
         assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);
         /* but the rotary key in latent: it is stored as part of k */
-        struct mat latent = mat_cols(latent, 0, m.mla.a.n - f.config.qk_rope_head_dim);
+        struct mat latent = mat_cols(m.mla.latent, 0, m.mla.a.n - f.config.qk_rope_head_dim);
         const struct mat stored[] = {m.normed,    m.middle, m.post,  m.y,      y,        latent,
                                      m.mla.kv_in, m.mla.q,  m.mla.k, m.mla.kv, m.mla.out};
         for (size_t i = 0; i < sizeof stored / sizeof *stored; i++) {
