@@ -149,8 +149,8 @@ static double gradient_error(struct oracle *o, struct fixture *f, const struct p
     return sqrt(error) / (sqrt(norm) + floor);
 }
 
-/* A random model may be badly conditioned (a norm over a row that happens to be tiny): a few tensors in
- * a hundred may exceed 1e-4, none 1e-3; a wrong formula is off by far more. */
+/* A random model may be badly conditioned (a norm over a row that happens to be tiny): a few
+ * tensors in a hundred may exceed 1e-4, none 1e-3; a wrong formula is off by far more. */
 #define TIGHT 1e-4
 #define LOOSE 1e-3
 
