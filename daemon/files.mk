@@ -78,5 +78,6 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_serve.c \
   tests/unit/daemon/test_slotmap.c \
   tests/unit/daemon/test_store.c \
+  tests/unit/daemon/test_store_random.c \
   tests/unit/daemon/test_views.c
 GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h

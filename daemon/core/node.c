@@ -246,7 +246,7 @@ void node_resume(struct core *core, const struct input *in)
     core_event(core, "node.resume", 0, 0, node->row.id, "%s resumes node %s",
                in->u.node.user != NULL ? in->u.node.user : "unknown", node->row.name);
     if (node->row.state != NODE_FENCING && node->session == 0) {
-        if (core->now_ms < node->lease_ms) {
+        if (node->watched) {
             set_state(core, node, NODE_UP, "resumed; its worker is expected back");
         } else {
             set_state(core, node, NODE_DOWN, "resumed, but its worker is not connected");
