@@ -76,7 +76,9 @@ static void release_order(struct sim *sim, const struct effect *effect)
         order.rank_first = start->rank_first;
         order.world_size = start->world_size;
         order.gpu_count = start->gpu_count;
-        memcpy(order.gpus, start->gpu_index, start->gpu_count * sizeof order.gpus[0]);
+        for (size_t i = 0; i < start->gpu_count; i++) {
+            order.gpus[i] = start->gpu_index[i];
+        }
         order.request = strtoull(start->spec_json, NULL, 10);
         snprintf(order.path, sizeof order.path, "%s", start->checkpoint_dir);
         order.resume_ckpt = start->resume_ckpt;
