@@ -101,6 +101,7 @@ void reporter_shard(struct reporter *r, const Ds__ShardReport *shard)
     pthread_mutex_lock(&r->lock);
     if (!atomic_load(&r->stale)) {
         struct call *c = reporter_add_call(r, RPC_SHARD_REPORT);
+        c->step = m.step;
         if (rpc_pack(&c->frame, RPC_SHARD_REPORT, FRAME_REQUEST, c->id, &m.base) != 0) {
             log_error("shard report of step %llu is over 4 MiB and is not sent",
                       (unsigned long long)m.step);

@@ -117,6 +117,7 @@ static void make_step_call(struct reporter *r)
         report.data_wait_ms += r->steps[i].data_wait_ms;
     }
     struct call *c = reporter_add_call(r, RPC_STEP_REPORT);
+    c->step = r->steps[0].metric.step;
     rpc_pack(&c->frame, RPC_STEP_REPORT, FRAME_REQUEST, c->id, &report.base);
     r->step_count -= count;
     memmove(r->steps, r->steps + count, r->step_count * sizeof *r->steps);
@@ -133,12 +134,30 @@ static void make_get_frame(const struct reporter *r, struct call *c, int64_t now
     rpc_pack(&c->frame, RPC_STORE_GET, FRAME_REQUEST, c->id, &get.base);
 }
 
+/* A shard waits until every step up to its own is acknowledged: once the checkpoint is committed
+ * nobody does those steps again, so a rank that dies now must not take their reports along. */
+static bool must_wait(const struct reporter *r, const struct call *c)
+{
+    if (c->method != RPC_SHARD_REPORT) {
+        return false;
+    }
+    if (r->step_count > 0 && r->steps[0].metric.step <= c->step) {
+        return true;
+    }
+    for (size_t i = 0; i < r->call_count; i++) {
+        if (r->calls[i]->method == RPC_STEP_REPORT && r->calls[i]->step <= c->step) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void send_calls(struct reporter *r, int64_t now)
 {
     make_step_call(r);
     for (size_t i = 0; i < r->call_count; i++) {
         struct call *c = r->calls[i];
-        if (c->sent || c->not_before_ms > now) {
+        if (c->sent || c->not_before_ms > now || must_wait(r, c)) {
             continue;
         }
         c->answer_by_ms = now + ANSWER_MS;
@@ -306,8 +325,10 @@ static int64_t next_deadline(const struct reporter *r)
     }
     int64_t next = INT64_MAX;
     for (size_t i = 0; i < r->call_count; i++) {
-        next = earlier(next,
-                       r->calls[i]->sent ? r->calls[i]->answer_by_ms : r->calls[i]->not_before_ms);
+        const struct call *c = r->calls[i];
+        if (c->sent || !must_wait(r, c)) {
+            next = earlier(next, c->sent ? c->answer_by_ms : c->not_before_ms);
+        }
     }
     return next;
 }

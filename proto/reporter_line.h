@@ -24,6 +24,7 @@ struct call {
     uint16_t method;
     struct buf frame;
     struct waiter *waiter; /* borrowed; NULL: a report */
+    uint64_t step;         /* of a shard report: its step; of a step report: its first */
     char *key;          /* owned; of a get, whose frame is made anew with the time that is left */
     int64_t give_up_ms; /* of a get */
     bool sent;          /* on the present connection */
