@@ -3,10 +3,11 @@
 import glob
 import os
 import signal
+import subprocess
 
 import pytest
 
-from dstrain import LAYOUTS, dstrain, read_checkpoint, wait_for, wait_for_none
+from dstrain import BIN, LAYOUTS, dstrain, read_checkpoint, wait_for, wait_for_none
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
@@ -151,5 +152,22 @@ def test_saves_by_the_clock(trainer):
     trainer.write(steps=1000000, ckpt_every="1s")
     run = trainer.start("run", layout="dp2")
     wait_for(lambda: len(run.committed()) == 2 or run.process.poll(), "two checkpoints")
+    run.process.send_signal(signal.SIGINT)
+    run.wait(80)
+
+
+@pytest.mark.parametrize("layout", ["1", "dp2"])
+def test_rank_of_an_old_epoch_is_fenced(trainer, layout):
+    """A rank that still belongs to an epoch that is over ends with 84, trains nothing, and does not disturb the run."""
+    trainer.write(steps=100000, ckpt_every=100000)
+    run = trainer.start("run", layout=layout)
+    run.wait_step(3)
+    with open(f"/proc/{run.ranks()[0]}/environ", encoding="utf-8") as f:
+        env = dict(entry.split("=", 1) for entry in f.read().split("\0") if "=" in entry)
+    old = subprocess.run(
+        [f"{BIN}/dstrain", "run", f"{run.out}/spec.json"], env={**env, "DS_EPOCH": "0"}, capture_output=True, text=True, timeout=60
+    )
+    assert old.returncode == 84, old.stderr
+    assert "is over" in old.stderr
     run.process.send_signal(signal.SIGINT)
     run.wait(80)
