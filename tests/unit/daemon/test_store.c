@@ -280,8 +280,7 @@ static void test_append_only(void **state)
         "INSERT OR REPLACE INTO ledger VALUES(1,1,'idle',NULL,NULL,0,6,1,0,zeroblob(32))",
         "INSERT INTO ledger VALUES(3,1,'idle',NULL,NULL,5,6,1,0,zeroblob(32))",
         "INSERT INTO ledger VALUES(2,1,'idle',NULL,NULL,6,6,1,0,zeroblob(32))",
-        "INSERT INTO ledger VALUES(1,1,'idle',NULL,NULL,0,6,1,0,zeroblob(32)) ON CONFLICT DO "
-        "NOTHING",
+        "INSERT OR IGNORE INTO ledger VALUES(1,1,'idle',NULL,NULL,0,6,1,0,zeroblob(32))",
     };
     sqlite3 *db = NULL;
     assert_int_equal(sqlite3_open(in_dir("ds.db"), &db), SQLITE_OK);
