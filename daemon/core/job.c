@@ -206,6 +206,15 @@ static void record_verdict(struct core *core, struct job *job, const struct verd
     core_mark(core, TABLE_ATTEMPT, &job->attempt->row);
 }
 
+static void end_over_limit(struct core *core, struct job *job)
+{
+    char text[128];
+    snprintf(text, sizeof text, "its time limit of %.0f s is over (time_limit)",
+             (double)job->row.time_limit_ms / 1000);
+    row_set_text(&job->row.exit_class, "time_limit");
+    end(core, job, JOB_FAILED, "job.failed", "time_limit", text);
+}
+
 /* It was stopped on purpose, and the end is not a success. */
 static bool end_stopped(struct core *core, struct job *job, const char *cause)
 {
@@ -217,11 +226,7 @@ static bool end_stopped(struct core *core, struct job *job, const char *cause)
         put_on_hold(core, job, "held",
                     job->row.reason_text != NULL ? job->row.reason_text : "held");
     } else if (strcmp(cause, "time_limit") == 0) {
-        char text[128];
-        snprintf(text, sizeof text, "its time limit of %.0f s is over (time_limit)",
-                 (double)job->row.time_limit_ms / 1000);
-        row_set_text(&job->row.exit_class, "time_limit");
-        end(core, job, JOB_FAILED, "job.failed", "time_limit", text);
+        end_over_limit(core, job);
     } else {
         return false;
     }
@@ -259,7 +264,11 @@ void job_attempt_ended(struct core *core, struct job *job)
         return;
     case VERDICT_RETRY:
     default:
-        requeue(core, job, &verdict);
+        if (job->row.time_limit_ms > 0 && job->row.ran_ms >= job->row.time_limit_ms) {
+            end_over_limit(core, job);
+        } else {
+            requeue(core, job, &verdict);
+        }
     }
 }
 

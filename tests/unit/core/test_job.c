@@ -155,6 +155,27 @@ static void test_time_limit(void **state)
     assert_true(world_had_event(&w, "job.failed"));
 }
 
+/* A job whose time ran out while its failed attempt was cleared away is not started for nothing. */
+static void test_time_limit_and_failure(void **state)
+{
+    (void)state;
+    world_register(&w, 1, "n1", 1);
+    world_register(&w, 2, "n2", 1);
+    struct jobspec spec = world_spec(2, 1);
+    spec.time_limit_ms = 5000;
+    uint64_t job = world_submit_spec(&w, &spec, NULL, "h");
+    world_start(&w, 1, job, 1);
+    world_start(&w, 2, job, 1);
+    w.now_ms += 4000;
+    world_report_exit(&w, 1, job, 1, 3, world_killed(&w, 0, 9));
+    world_run_to(&w, w.now_ms + 2000);
+    assert_int_equal(state_of(job), JOB_STOPPING);
+    world_report_exit(&w, 2, job, 1, 3, world_exit(&w, 1, 85));
+    assert_null(world_job(&w, job));
+    assert_true(world_had_event(&w, "job.failed"));
+    assert_false(world_had_event(&w, "job.requeued"));
+}
+
 /* Higher priority first, then the older; the first that does not fit holds up those behind it, a
  * held one or one in back-off does not. */
 static void test_order(void **state)
@@ -252,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cancel_beats_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
         cmocka_unit_test_setup_teardown(test_time_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_time_limit_and_failure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_gang, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_gpus, setup, teardown),
