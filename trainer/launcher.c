@@ -229,7 +229,9 @@ static void exec_rank(const struct launcher *l, uint32_t rank, int output)
         set_number("OMP_NUM_THREADS", cores > (long)l->count ? (uint64_t)cores / l->count : 1);
     }
     setenv("DS_CHECKPOINT_DIR", l->dir.ckpt_dir, 1);
-    setenv("DS_RUN_DIR", l->dir.path, 1);
+    char *tb_dir = mem_printf("%s/tb", l->dir.path);
+    setenv("DS_TENSORBOARD_DIR", tb_dir, 1);
+    free(tb_dir);
     setenv("DS_REPORT_SOCKET", l->socket, 1);
     unsetenv("DS_RESUME_PATH");
     if (l->resume_dir != NULL) {

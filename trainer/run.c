@@ -70,7 +70,7 @@ struct place {
     uint64_t job, epoch;
     uint32_t rank, world;
     uint64_t threads;
-    const char *socket, *ckpt_dir, *run_dir, *resume_dir, *master_addr;
+    const char *socket, *ckpt_dir, *tb_dir, *resume_dir, *master_addr;
 };
 
 static int env_number(const char *name, uint64_t max, uint64_t *value, struct err *err)
@@ -107,7 +107,7 @@ static int read_place(struct place *p, struct err *err)
     }
     p->socket = getenv("DS_REPORT_SOCKET");
     p->ckpt_dir = getenv("DS_CHECKPOINT_DIR");
-    p->run_dir = getenv("DS_RUN_DIR");
+    p->tb_dir = getenv("DS_TENSORBOARD_DIR");
     p->resume_dir = getenv("DS_RESUME_PATH");
     p->master_addr = getenv("MASTER_ADDR");
     if (p->ckpt_dir == NULL) {
@@ -226,8 +226,6 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     char address[256];
     TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
     TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
-    char *tb_dir =
-        place->run_dir != NULL && place->rank == 0 ? mem_printf("%s/tb", place->run_dir) : NULL;
     struct train_options options = {
         .spec = spec,
         .config = config,
@@ -235,7 +233,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
         .op = op_cpu((int)place->threads),
         .ckpt_dir = place->ckpt_dir,
         .resume_dir = resume_dir,
-        .tb_dir = tb_dir,
+        .tb_dir = place->rank == 0 ? place->tb_dir : NULL,
         .reporter = reporter,
         .epoch = place->epoch,
         .threads = (uint32_t)place->threads,
@@ -251,7 +249,6 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     comm_destroy(options.expert);
     comm_destroy(options.batch);
     reporter_destroy(reporter, DRAIN_MS);
-    free(tb_dir);
     return rc;
 }
 

@@ -108,6 +108,18 @@ static void put_threads(Ds__ShimLaunch *launch, uint32_t cores, uint32_t ranks)
     }
 }
 
+/* Curves outlive the attempt and are looked at from other machines: beside the checkpoints of all
+ * the job's attempts. */
+static void put_tensorboard(Ds__ShimLaunch *launch, const char *checkpoint_dir)
+{
+    const char *slash = strrchr(checkpoint_dir, '/');
+    if (slash != NULL) {
+        char *path = mem_printf("%.*s/tb", (int)(slash - checkpoint_dir), checkpoint_dir);
+        put_text(launch, "DS_TENSORBOARD_DIR", path);
+        free(path);
+    }
+}
+
 static void fill_env(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
                      const struct jobspec *spec, const struct attempt_facts *facts,
                      char *const *inherited)
@@ -135,6 +147,7 @@ static void fill_env(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
     put_u64(launch, "DS_EPOCH", order->epoch);
     put_text(launch, "DS_JOB_NAME", order->name);
     put_text(launch, "DS_CHECKPOINT_DIR", order->checkpoint_dir);
+    put_tensorboard(launch, order->checkpoint_dir);
     put_text(launch, "DS_REPORT_SOCKET", facts->report_socket);
     put_text(launch, "DS_RUN_DIR", facts->dir);
     put_text(launch, "DS_ADDR", facts->addr);

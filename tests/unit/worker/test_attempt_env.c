@@ -82,6 +82,7 @@ static void test_environment(void **state)
         {"DS_ATTEMPT", "2"},
         {"DS_EPOCH", "2"},
         {"DS_CHECKPOINT_DIR", "/ckpt/t00001-e00002"},
+        {"DS_TENSORBOARD_DIR", "/ckpt/tb"},
         {"DS_REPORT_SOCKET", "/s/report.sock"},
         {"DS_RUN_DIR", "/s/attempts/12-2"},
         {"DS_ADDR", "10.0.0.7"},
