@@ -47,6 +47,8 @@ def test_listed_checkpoints_are_on_disk(make_cluster, corpus):
         assert sum(os.path.getsize(os.path.join(ckpt["path"], s["file"])) for s in manifest["shards"]) == ckpt["bytes"]
         assert cluster.ctl("ckpt", "verify", ckpt["id"]).returncode == 0
     wait_for(lambda: len(glob.glob(f"{cluster.checkpoints}/**/MANIFEST.json", recursive=True)) == 2, 10, "old folders to go")
+    job_folder = os.path.dirname(os.path.dirname(listed[0]["path"]))
+    assert glob.glob(f"{job_folder}/tb/events.out.tfevents.*"), "the curves outlive the attempt"
 
 
 def damage(path, how):
