@@ -70,7 +70,7 @@ def train(cluster, corpus, steps=60, every=10, nodes=2, gpus=2, expert=2, precis
             "model": model_path,
             "data": dict(corpus),
             "sequence_length": 32,
-            "global_batch": 8,
+            "global_batch": 64,  # a step of some 30 ms: what happens "in mid-run" has time to
             "steps": steps,
             "precision": precision,
             "parallel": {"pipeline": 1, "expert": expert},

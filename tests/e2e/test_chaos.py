@@ -59,7 +59,7 @@ def test_random_kills_change_nothing(make_cluster, corpus):
     cluster = make_cluster(dsd_config=HASTY)
     steps = STEPS_PER_KILL * (KILLS + 1)
     # Frequent checkpoints keep the run going forward whatever is killed; the budget only counts restarts without a new one.
-    spec = train(cluster, corpus, steps=steps, every=20, precision="fp8", restart_max=1000)
+    spec = train(cluster, corpus, steps=steps, every=20, precision="fp8", restart_max=1000, global_batch=8)
 
     undisturbed = cluster.submit(spec)
     cluster.wait_job(undisturbed, "COMPLETED", timeout=600)
