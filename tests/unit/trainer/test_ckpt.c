@@ -97,6 +97,16 @@ static struct ckpt_facts facts_of(uint64_t step)
     return f;
 }
 
+/* Not byte by byte: what stands between the members is not defined. */
+static void assert_same_facts(const struct ckpt_facts *a, const struct ckpt_facts *b)
+{
+    char *text_a = ckpt_facts_encode(a);
+    char *text_b = ckpt_facts_encode(b);
+    assert_string_equal(text_a, text_b);
+    free(text_a);
+    free(text_b);
+}
+
 /* Facts survive the text, which is in the manifest's own form; a missing or absurd one is named. */
 static void test_facts(void **state)
 {
@@ -108,7 +118,7 @@ static void test_facts(void **state)
     assert_string_equal(text, canonical);
     struct ckpt_facts g;
     assert_int_equal(ckpt_facts_parse(&g, text, "x", NULL), 0);
-    assert_memory_equal(&f, &g, sizeof f);
+    assert_same_facts(&f, &g);
     static const char *const keys[] = {"\"step\"",   "\"position\"",  "\"seed\"",
                                        "\"expert\"", "\"precision\"", "\"model_sha256\"",
                                        "\"format\""};
@@ -282,7 +292,7 @@ static void test_round_trip(void **state)
         }
         assert_true(same(&x, &y));
         const struct ckpt_facts expected = facts_of(10 + world);
-        assert_memory_equal(&facts, &expected, sizeof facts);
+        assert_same_facts(&facts, &expected);
         fixture_fini(&x);
         fixture_fini(&y);
     }
