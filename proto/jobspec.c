@@ -190,6 +190,7 @@ static int check(struct jobspec *spec, const struct yaml_item *root, const char 
     TRY(resolve(&spec->train.model, spec_dir, root, err));
     TRY(resolve(&spec->train.data_train, spec_dir, root, err));
     TRY(resolve(&spec->train.data_valid, spec_dir, root, err));
+    TRY(resolve(&spec->train.init_from, spec_dir, root, err));
     return resolve(&spec->checkpoint.dir, spec_dir, root, err);
 }
 
@@ -265,6 +266,7 @@ void jobspec_fini(struct jobspec *spec)
     free(spec->train.model);
     free(spec->train.data_train);
     free(spec->train.data_valid);
+    free(spec->train.init_from);
     free(spec->checkpoint.dir);
     free_list(spec->command, spec->command_count);
     free_list(spec->env, spec->env_count);

@@ -27,9 +27,11 @@ struct ckpt_policy {
 };
 
 struct train_spec {
-    char *model;              /* path of config.json, absolute */
-    char *data_train;         /* prefix of .bin/.idx, absolute */
-    char *data_valid;         /* or NULL: no validation */
+    char *model;      /* path of config.json, absolute */
+    char *data_train; /* prefix of .bin/.idx, absolute */
+    char *data_valid; /* or NULL: no validation */
+    char *init_from; /* folder of a checkpoint whose weights the run starts with, absolute; or NULL:
+                        random weights */
     uint32_t sequence_length; /* tokens; default 256 */
     uint32_t global_batch;    /* sequences a step */
     uint32_t micro_batch;     /* sequences a rank works on at once; default 1 */

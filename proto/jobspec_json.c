@@ -43,6 +43,7 @@ static void put_train(struct buf *out, const struct train_spec *t)
     put_text(out, "train", t->data_train);
     put_text(out, "valid", t->data_valid);
     buf_append_str(out, "}");
+    put_text(out, "init_from", t->init_from);
     put_u64(out, "sequence_length", t->sequence_length);
     put_u64(out, "global_batch", t->global_batch);
     put_u64(out, "micro_batch", t->micro_batch);

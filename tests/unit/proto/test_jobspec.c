@@ -64,6 +64,7 @@ static void test_contract(void **state)
     assert_true(s.has_train);
     assert_string_equal(s.train.model, "/home/u/models/tiny.json");
     assert_string_equal(s.train.data_valid, "/home/u/data/corpus-valid");
+    assert_null(s.train.init_from);
     assert_int_equal(s.train.steps, 200);
     assert_int_equal(s.train.tokens, 200 * 16 * 256);
     assert_int_equal(s.train.precision, PRECISION_FP8);
@@ -136,11 +137,17 @@ static void test_set(void **state)
     (void)state;
     struct jobspec s;
     struct err err;
-    static const char *const set[] = {"train.steps=5",         "checkpoint.every=5m",
-                                      "checkpoint.dir=ckpt",   "nodes={min: 1, max: 4}",
-                                      "env.A=b=c: d",          "env.B=\"quoted\"",
-                                      "train.precision=bf16",  "queue=null",
-                                      "train.data.valid=null", "train.optimizer.grad_clip=0"};
+    static const char *const set[] = {"train.steps=5",
+                                      "checkpoint.every=5m",
+                                      "checkpoint.dir=ckpt",
+                                      "nodes={min: 1, max: 4}",
+                                      "env.A=b=c: d",
+                                      "env.B=\"quoted\"",
+                                      "train.precision=bf16",
+                                      "queue=null",
+                                      "train.data.valid=null",
+                                      "train.optimizer.grad_clip=0",
+                                      "train.init_from=weights/v3"};
     parse_with(&s, contract, set, sizeof set / sizeof set[0], &err);
     assert_string_equal(err.text, "");
     assert_int_equal(s.train.steps, 5);
@@ -156,6 +163,7 @@ static void test_set(void **state)
     assert_null(s.train.data_valid);
     assert_int_equal(s.train.valid_every, 0);
     assert_true(s.train.optimizer.grad_clip == 0);
+    assert_string_equal(s.train.init_from, "/home/u/weights/v3");
     jobspec_fini(&s);
     with_set("train.steps=x", "--set train.steps=x: key 'train.steps': 'x' is not a whole number "
                               "(allowed: such as 200, 64K, 1.5e9 or "

@@ -89,6 +89,7 @@ static void random_train(struct jobspec *s)
     t->model = random_path("model");
     t->data_train = random_path("data");
     t->data_valid = random_one_in(2) ? random_path("valid") : NULL;
+    t->init_from = random_one_in(2) ? random_path("checkpoint") : NULL;
     t->sequence_length = 1 + (uint32_t)random_below(100000);
     t->global_batch = 1 + (uint32_t)random_below(100000);
     t->micro_batch = 1 + (uint32_t)random_below(t->global_batch);
@@ -185,6 +186,7 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_texts_equal(a->train.model, b->train.model);
     assert_texts_equal(a->train.data_train, b->train.data_train);
     assert_texts_equal(a->train.data_valid, b->train.data_valid);
+    assert_texts_equal(a->train.init_from, b->train.init_from);
     assert_texts_equal(a->checkpoint.dir, b->checkpoint.dir);
     assert_lists_equal(a->command, a->command_count, b->command, b->command_count);
     assert_lists_equal(a->env, a->env_count, b->env, b->env_count);
