@@ -11,48 +11,43 @@
 #include "trainer/agree.h"
 #include "trainer/safetensors.h"
 
-static int compare_names(const void *a, const void *b)
+/* ---- each name once */
+
+struct place {
+    const char *name, *path;
+};
+
+static int by_name(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name);
 }
 
-int ckpt_check_unique(const struct safetensors *shards, size_t shard_count, uint64_t *total,
-                      struct err *err)
+int ckpt_check_unique(const struct safetensors *files, size_t file_count, struct err *err)
 {
     size_t n = 0;
-    for (size_t i = 0; i < shard_count; i++) {
-        n += shards[i].count;
+    for (size_t i = 0; i < file_count; i++) {
+        n += files[i].count;
     }
-    const char **names = mem_alloc_array(n, sizeof *names);
+    struct place *places = mem_alloc_array(n, sizeof *places);
     n = 0;
-    for (size_t i = 0; i < shard_count; i++) {
-        for (size_t k = 0; k < shards[i].count; k++) {
-            names[n++] = shards[i].tensors[k].name;
+    for (size_t i = 0; i < file_count; i++) {
+        for (size_t k = 0; k < files[i].count; k++) {
+            places[n++] = (struct place){files[i].tensors[k].name, files[i].path};
         }
     }
-    qsort(names, n, sizeof *names, compare_names);
+    qsort(places, n, sizeof *places, by_name);
     int rc = 0;
     for (size_t i = 1; i < n && rc == 0; i++) {
-        if (strcmp(names[i - 1], names[i]) == 0) {
-            rc = err_set(err, ERR_CORRUPT, "tensor %s is in two shards", names[i]);
+        if (strcmp(places[i - 1].name, places[i].name) == 0) {
+            rc = err_set(err, ERR_CORRUPT, "tensor %s is in two shards: %s and %s", places[i].name,
+                         places[i - 1].path, places[i].path);
         }
     }
-    free(names);
-    *total = n;
+    free(places);
     return rc;
 }
 
-static void shape_text(char *text, size_t bytes, uint32_t dimensions, const uint64_t *shape)
-{
-    size_t used = (size_t)snprintf(text, bytes, "[");
-    for (uint32_t i = 0; i < dimensions && used < bytes; i++) {
-        used += (size_t)snprintf(text + used, bytes - used, "%s%llu", i > 0 ? ", " : "",
-                                 (unsigned long long)shape[i]);
-    }
-    if (used < bytes) {
-        snprintf(text + used, bytes - used, "]");
-    }
-}
+/* ---- reading */
 
 /* Is the stored tensor what the model wants? */
 static int check_tensor(const struct safetensors *s, const struct safetensors_tensor *have,
@@ -68,8 +63,8 @@ static int check_tensor(const struct safetensors *s, const struct safetensors_te
         memcmp(have->shape, shape, dimensions * sizeof *shape) != 0) {
         char has[128];
         char needs[64];
-        shape_text(has, sizeof has, have->dimensions, have->shape);
-        shape_text(needs, sizeof needs, dimensions, shape);
+        safetensors_shape_text(has, sizeof has, have->dimensions, have->shape);
+        safetensors_shape_text(needs, sizeof needs, dimensions, shape);
         return err_set(err, ERR_CORRUPT, "%s: tensor %s has shape %s, the model needs %s", s->path,
                        have->name, has, needs);
     }
@@ -96,9 +91,9 @@ static int read_tensor(const struct safetensors *shards, size_t shard_count,
                    shard_count);
 }
 
-int ckpt_read_tensors(const struct safetensors *shards, size_t shard_count,
-                      const struct ckpt_tensors *tensors, const struct op_table *op,
-                      struct err *err)
+static int read_tensors(const struct safetensors *shards, size_t shard_count,
+                        const struct ckpt_tensors *tensors, bool moments, const struct op_table *op,
+                        struct err *err)
 {
     size_t largest = 0;
     for (size_t i = 0; i < tensors->count; i++) {
@@ -107,7 +102,9 @@ int ckpt_read_tensors(const struct safetensors *shards, size_t shard_count,
     float *scratch = mem_alloc_array(largest, sizeof *scratch);
     int rc = 0;
     for (size_t i = 0; i < tensors->count && rc == 0; i++) {
-        rc = read_tensor(shards, shard_count, &tensors->item[i], op, scratch, err);
+        if (moments || !tensors->item[i].moment) {
+            rc = read_tensor(shards, shard_count, &tensors->item[i], op, scratch, err);
+        }
     }
     free(scratch);
     return rc;
@@ -145,28 +142,47 @@ static int open_shards(const struct manifest *m, const char *dir, struct safeten
 }
 
 /* Tensors that a whole checkpoint of this model has. */
-static int count_tensors(const struct ckpt_tensors *tensors, struct comm *expert, uint64_t *count,
-                         struct err *err)
+static int count_tensors(const struct ckpt_tensors *tensors, bool moments, struct comm *expert,
+                         uint64_t *count, struct err *err)
 {
-    *count = tensors->expert_count;
+    uint64_t dense = 0;
+    *count = 0;
+    for (size_t i = 0; i < tensors->count; i++) {
+        const struct ckpt_tensor *t = &tensors->item[i];
+        if (moments || !t->moment) {
+            *(t->expert ? count : &dense) += 1;
+        }
+    }
     TRY(expert->ops->all_reduce_sum_u64(expert, count, 1, err));
-    *count += tensors->dense_count;
+    *count += dense;
     return 0;
 }
 
+static uint64_t count_found(const struct safetensors *shards, size_t shard_count, bool moments)
+{
+    uint64_t found = 0;
+    for (size_t i = 0; i < shard_count; i++) {
+        for (size_t k = 0; k < shards[i].count; k++) {
+            const char *name = shards[i].tensors[k].name;
+            found += moments || strncmp(name, CKPT_MOMENT_PREFIX, strlen(CKPT_MOMENT_PREFIX)) != 0;
+        }
+    }
+    return found;
+}
+
 static int load_here(const struct manifest *m, const char *dir, const struct ckpt_tensors *tensors,
-                     uint64_t expected, const struct op_table *op, struct err *err)
+                     bool moments, uint64_t expected, const struct op_table *op, struct err *err)
 {
     struct safetensors *shards = mem_alloc_array(m->world_size, sizeof *shards);
-    uint64_t found = 0;
     int rc = open_shards(m, dir, shards, err);
     if (rc == 0) {
-        rc = ckpt_check_unique(shards, m->world_size, &found, err);
+        rc = ckpt_check_unique(shards, m->world_size, err);
     }
     if (rc == 0) {
-        rc = ckpt_read_tensors(shards, m->world_size, tensors, op, err);
+        rc = read_tensors(shards, m->world_size, tensors, moments, op, err);
     }
-    if (rc == 0 && found != expected) {
+    uint64_t found = rc == 0 ? count_found(shards, m->world_size, moments) : expected;
+    if (found != expected) {
         rc = err_set(err, ERR_CORRUPT,
                      "it holds %llu tensors, this model has %llu (made for another model?)",
                      (unsigned long long)found, (unsigned long long)expected);
@@ -178,11 +194,13 @@ static int load_here(const struct manifest *m, const char *dir, const struct ckp
     return rc;
 }
 
-int ckpt_load(const char *dir, const struct ckpt_tensors *tensors, const struct op_table *op,
-              struct comm *world, struct comm *expert, struct ckpt_facts *facts, struct err *err)
+int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tensors *tensors,
+              const struct op_table *op, struct comm *world, struct comm *expert,
+              struct ckpt_facts *facts, struct err *err)
 {
     struct manifest m = {0};
     uint64_t expected = 0;
+    *facts = (struct ckpt_facts){0};
     int rc = manifest_read(&m, dir, err);
     if (rc == 0) {
         rc = ckpt_facts_parse(facts, m.layout, dir, err);
@@ -195,8 +213,9 @@ int ckpt_load(const char *dir, const struct ckpt_tensors *tensors, const struct 
         rc = check_files(&m, dir, world, err);
     }
     TRY_GOTO(agree(world, as_corrupt(rc, err), "checkpoint", err), out);
-    TRY_GOTO(count_tensors(tensors, expert, &expected, err), out);
-    rc = load_here(&m, dir, tensors, expected, op, err);
+    bool moments = content == CKPT_ALL && !facts->weights_only;
+    TRY_GOTO(count_tensors(tensors, moments, expert, &expected, err), out);
+    rc = load_here(&m, dir, tensors, moments, expected, op, err);
     if (rc != 0) {
         err_wrap(err, "%s", dir);
     }

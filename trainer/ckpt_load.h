@@ -10,18 +10,20 @@
 #include "trainer/comm.h"
 #include "trainer/op.h"
 
-/* world: all ranks; expert: the expert group. Fills the tensors and *facts. ERR_CORRUPT on every
- * rank when anything is damaged, missing, twice there or of another shape: the text names the file
- * and the tensor. Collective. */
-int ckpt_load(const char *dir, const struct ckpt_tensors *tensors, const struct op_table *op,
-              struct comm *world, struct comm *expert, struct ckpt_facts *facts, struct err *err);
+enum ckpt_content {
+    CKPT_ALL,     /* what there is: of a checkpoint of weights alone the moments stay as they are */
+    CKPT_WEIGHTS, /* the moments stay as they are, also when they are there */
+};
 
-/* The parts, which need no other rank. Shards of dir are open in `shards`, shard_count of them. */
+/* world: all ranks; expert: the expert group. Fills the tensors and *facts, which the caller ends
+ * with ckpt_facts_fini. ERR_CORRUPT on every rank when anything is damaged, missing, twice there or
+ * of another shape: the text names the file and the tensor. Collective. */
+int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tensors *tensors,
+              const struct op_table *op, struct comm *world, struct comm *expert,
+              struct ckpt_facts *facts, struct err *err);
+
+/* No tensor is in two of the files. */
 struct safetensors;
-int ckpt_check_unique(const struct safetensors *shards, size_t shard_count, uint64_t *total,
-                      struct err *err);
-int ckpt_read_tensors(const struct safetensors *shards, size_t shard_count,
-                      const struct ckpt_tensors *tensors, const struct op_table *op,
-                      struct err *err);
+int ckpt_check_unique(const struct safetensors *files, size_t file_count, struct err *err);
 
 #endif

@@ -1,22 +1,18 @@
 #include "trainer/ckpt_save.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
-#include <xxhash.h>
 
 #include "lib/buf.h"
 #include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/mem.h"
 #include "trainer/safetensors.h"
+#include "trainer/shard_file.h"
 
 struct ckpt_saver {
     const struct op_table *op;
@@ -29,7 +25,8 @@ struct ckpt_saver {
     size_t owned_count;
     float *copy; /* their values at the step of the save in flight */
     size_t copy_bytes;
-    struct ckpt_facts facts;
+    uint64_t step;
+    char *layout; /* owned; the facts of that step */
     int64_t stall_ms;
 
     pthread_t thread;
@@ -63,115 +60,48 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 
 /* ---- the writing thread */
 
-struct writer {
-    int fd;
-    XXH3_state_t *xxh3;
-    EVP_MD_CTX *sha256;
-    uint64_t bytes;
-};
-
-#define CHUNK_BYTES ((size_t)4 << 20)
-
-static int write_hashed(struct writer *w, const void *data, size_t len, struct err *err)
-{
-    const uint8_t *p = data;
-    while (len > 0) {
-        size_t n = len < CHUNK_BYTES ? len : CHUNK_BYTES;
-        XXH3_128bits_update(w->xxh3, p, n);
-        if (EVP_DigestUpdate(w->sha256, p, n) != 1) {
-            return err_set(err, ERR_FAILED, "SHA-256 failed in libcrypto");
-        }
-        TRY(file_write_all(w->fd, p, n, err));
-        w->bytes += n;
-        p += n;
-        len -= n;
-    }
-    return 0;
-}
-
-static void hex(const uint8_t *bytes, size_t n, char *text)
-{
-    for (size_t i = 0; i < n; i++) {
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    }
-}
-
-static int write_content(struct ckpt_saver *s, struct writer *w, const struct buf *header,
-                         struct ckpt_shard *shard, struct err *err)
-{
-    /* Taking the space first makes a full disk fail before the work; file systems without the call
-     * are fine. */
-    if (fallocate(w->fd, 0, 0, (off_t)(header->len + s->copy_bytes)) != 0 && errno != EOPNOTSUPP &&
-        errno != ENOSYS) {
-        return err_set_errno(err, "cannot reserve %zu bytes", header->len + s->copy_bytes);
-    }
-    XXH3_128bits_reset(w->xxh3);
-    if (EVP_DigestInit_ex(w->sha256, EVP_sha256(), NULL) != 1) {
-        return err_set(err, ERR_FAILED, "SHA-256 is not available in libcrypto");
-    }
-    TRY(write_hashed(w, header->data, header->len, err));
-    TRY(write_hashed(w, s->copy, s->copy_bytes, err));
-    if (fsync(w->fd) != 0) {
-        return err_set_errno(err, "cannot fsync");
-    }
-    XXH128_canonical_t xxh3;
-    XXH128_canonicalFromHash(&xxh3, XXH3_128bits_digest(w->xxh3));
-    hex(xxh3.digest, sizeof xxh3.digest, shard->xxh3);
-    uint8_t sha256[EVP_MAX_MD_SIZE];
-    EVP_DigestFinal_ex(w->sha256, sha256, NULL);
-    hex(sha256, 32, shard->sha256);
-    shard->bytes = w->bytes;
-    return 0;
-}
-
-static void build_header(const struct ckpt_saver *s, const char *layout, struct buf *header)
+static void build_header(const struct ckpt_saver *s, struct buf *header)
 {
     struct safetensors_item *items = mem_alloc_array(s->owned_count, sizeof *items);
     for (size_t i = 0; i < s->owned_count; i++) {
         const struct ckpt_tensor *t = &s->owned[i];
-        items[i] = (struct safetensors_item){t->name, t->rows, t->cols, t->is_vector};
+        items[i] = (struct safetensors_item){t->name, t->rows, t->cols, t->is_vector, NULL};
     }
-    const struct safetensors_metadata metadata[] = {{"format", "dstrain"}, {"layout", layout}};
+    const struct safetensors_metadata metadata[] = {{"format", "dstrain"}, {"layout", s->layout}};
     safetensors_write_header(header, items, s->owned_count, metadata, 2);
     free(items);
+}
+
+static int write_file(struct ckpt_saver *s, const char *path, struct ckpt_shard *shard,
+                      struct err *err)
+{
+    struct shard_file file = {0};
+    struct buf header = {0};
+    int rc;
+    build_header(s, &header);
+    TRY_GOTO(shard_file_create(&file, path, header.len + s->copy_bytes, err), out);
+    TRY_GOTO(shard_file_write(&file, header.data, header.len, err), out);
+    TRY_GOTO(shard_file_write(&file, s->copy, s->copy_bytes, err), out);
+    rc = shard_file_commit(&file, shard->xxh3, shard->sha256, err);
+    shard->bytes = file.bytes;
+out:
+    shard_file_close(&file);
+    buf_fini(&header);
+    return rc;
 }
 
 static int write_shard(struct ckpt_saver *s, struct ckpt_shard *shard, struct err *err)
 {
     char folder[PATH_MAX];
     char path[PATH_MAX + 80];
-    char tmp[PATH_MAX + 88];
-    snprintf(shard->file, sizeof shard->file, "shard-%05u-of-%05u.safetensors", s->rank, s->world);
+    snprintf(shard->file, sizeof shard->file, CKPT_SHARD_NAME, s->rank, s->world);
     if (snprintf(folder, sizeof folder, "%s/step-%010llu", s->dir,
                  (unsigned long long)shard->step) >= (int)sizeof folder) {
         return err_set(err, ERR_CONFIG, "path too long: %s", s->dir);
     }
     snprintf(path, sizeof path, "%s/%s", folder, shard->file);
-    snprintf(tmp, sizeof tmp, "%s.tmp", path);
     TRY(file_mkdirs(folder, 0777, err));
-    struct writer w = {.fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)};
-    if (w.fd < 0) {
-        return err_set_errno(err, "cannot create %s", tmp);
-    }
-    w.xxh3 = XXH3_createState();
-    w.sha256 = EVP_MD_CTX_new();
-    assert(w.xxh3 != NULL && w.sha256 != NULL);
-    struct buf header = {0};
-    build_header(s, shard->layout, &header);
-    int rc = write_content(s, &w, &header, shard, err);
-    buf_fini(&header);
-    XXH3_freeState(w.xxh3);
-    EVP_MD_CTX_free(w.sha256);
-    if (close(w.fd) != 0 && rc == 0) {
-        rc = err_set_errno(err, "cannot close");
-    }
-    if (rc == 0 && rename(tmp, path) != 0) {
-        rc = err_set_errno(err, "cannot rename to %s", shard->file);
-    }
-    if (rc != 0) {
-        unlink(tmp);
-        return err_wrap(err, "%s", tmp);
-    }
+    TRY(write_file(s, path, shard, err));
     return file_fsync_dir(folder, err);
 }
 
@@ -179,12 +109,11 @@ static void *save_main(void *arg)
 {
     struct ckpt_saver *s = arg;
     int64_t start = clock_boot_ms();
-    char *layout = ckpt_facts_encode(&s->facts);
-    struct ckpt_shard shard = {.step = s->facts.step,
+    struct ckpt_shard shard = {.step = s->step,
                                .rank = s->rank,
                                .world = s->world,
                                .stall_ms = s->stall_ms,
-                               .layout = layout};
+                               .layout = s->layout};
     struct err why = {0};
     int rc = write_shard(s, &shard, &why);
     if (rc == 0) {
@@ -199,7 +128,6 @@ static void *save_main(void *arg)
                                   : "see to the storage");
         atomic_store(&s->failed, true);
     }
-    free(layout);
     return NULL;
 }
 
@@ -236,7 +164,9 @@ int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *sta
         }
         to += t->count;
     }
-    s->facts = *facts;
+    s->step = facts->step;
+    free(s->layout);
+    s->layout = ckpt_facts_encode(facts);
     s->stall_ms = clock_boot_ms() - start;
     *stall_ms = s->stall_ms;
     int rc = pthread_create(&s->thread, NULL, save_main, s);
@@ -256,6 +186,7 @@ void ckpt_saver_destroy(struct ckpt_saver *s)
     ckpt_saver_wait(s, NULL);
     free(s->owned);
     free(s->copy);
+    free(s->layout);
     free(s->dir);
     free(s);
 }

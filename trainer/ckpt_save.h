@@ -14,6 +14,9 @@
 #include "trainer/ckpt_tensors.h"
 #include "trainer/op.h"
 
+/* Of rank and world size. */
+#define CKPT_SHARD_NAME "shard-%05u-of-%05u.safetensors"
+
 struct ckpt_shard {
     uint64_t step;
     uint32_t rank, world;

@@ -70,10 +70,11 @@ static void add(struct ckpt_tensors *t, const char *prefix, const struct param *
                               .cols = p->cols,
                               .is_vector = p->is_vector,
                               .owned = owned,
+                              .moment = prefix[0] != 0,
+                              .expert = p->expert >= 0,
                               .count = p->count,
                               .data = data};
     snprintf(x->name, sizeof x->name, "%s%s", prefix, p->name);
-    *(p->expert >= 0 ? &t->expert_count : &t->dense_count) += 1;
 }
 
 void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
@@ -87,8 +88,8 @@ void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
     for (size_t i = 0; i < optim->count; i++) {
         const struct param *p = &optim->params[i];
         add(t, "", p, p->weight, owned[i]);
-        add(t, "optimizer.m.", p, optim->m[i], owned[i]);
-        add(t, "optimizer.v.", p, optim->v[i], owned[i]);
+        add(t, CKPT_MOMENT_PREFIX "m.", p, optim->m[i], owned[i]);
+        add(t, CKPT_MOMENT_PREFIX "v.", p, optim->v[i], owned[i]);
     }
     free(owned);
     for (size_t i = 0; i < router_count; i++) {
@@ -102,7 +103,6 @@ void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
                                   .count = r->experts,
                                   .data = r->bias};
         snprintf(x->name, sizeof x->name, "%s", r->name);
-        t->dense_count++;
     }
 }
 

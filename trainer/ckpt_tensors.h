@@ -16,17 +16,18 @@ struct ckpt_tensor {
     char name[160];
     uint32_t rows, cols;
     bool is_vector;
-    bool owned; /* this rank writes it */
-    bool host;  /* data is host memory, not the back end's */
+    bool owned;  /* this rank writes it */
+    bool host;   /* data is host memory, not the back end's */
+    bool moment; /* of the optimiser */
+    bool expert; /* on the ranks of its data group only; others are on every rank */
     size_t count;
     float *data; /* borrowed */
 };
 struct ckpt_tensors {
     struct ckpt_tensor *item; /* owned */
     size_t count;
-    size_t dense_count,
-        expert_count; /* of them; an expert's are on the ranks of its data group only */
 };
+#define CKPT_MOMENT_PREFIX "optimizer."
 
 /* Borrows everything. Deals: a replicated parameter to one of the ranks that share the batch, an
  * expert's to one of its data group, biggest first to whom has least, so that shards come out

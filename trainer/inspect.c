@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,18 +35,45 @@ static int inspect_file(const char *path, struct err *err)
     return 0;
 }
 
+static void print_facts(const struct manifest *m, const struct ckpt_facts *f)
+{
+    if (f->weights_only) {
+        printf("  weights alone: a run starts here with fresh optimiser moments\n");
+    } else {
+        printf("  job %" PRIu64 ", epoch %" PRIu64 ", step %" PRIu64 ", %" PRIu64
+               " tokens, data position %" PRIu64 "\n",
+               m->job, m->epoch, f->step, f->tokens, f->position);
+        printf("  %s, seed %" PRIu64
+               ", sequence length %u, global batch %u, mesh pipeline %u x expert %u x data %u\n",
+               f->precision, f->seed, f->sequence_length, f->global_batch, f->pipeline, f->expert,
+               f->data);
+    }
+    if (f->origin != NULL) {
+        printf("  weights from %s\n", f->origin);
+    }
+    if (isfinite(f->loss)) {
+        printf("  loss %.4f", f->loss);
+        if (isfinite(f->mtp_loss)) {
+            printf(", mtp_loss %.4f", f->mtp_loss);
+        }
+        if (isfinite(f->valid_loss) && f->valid_step > 0) {
+            printf(", valid_loss %.4f after step %" PRIu64, f->valid_loss, f->valid_step);
+        }
+        printf("\n");
+    }
+    printf("  model sha256 %s\n", f->model_sha256);
+    if (f->spec_sha256[0] != 0) {
+        printf("  spec sha256 %s\n", f->spec_sha256);
+    }
+}
+
 static int inspect_manifest(const struct manifest *m, const char *dir, struct err *err)
 {
     struct ckpt_facts f;
     TRY(ckpt_facts_parse(&f, m->layout, dir, err));
     printf("%s\n", dir);
-    printf("  job %" PRIu64 ", epoch %" PRIu64 ", step %" PRIu64 ", %" PRIu64
-           " tokens, data position %" PRIu64 "\n",
-           m->job, m->epoch, f.step, f.tokens, f.position);
-    printf("  %s, seed %" PRIu64
-           ", sequence length %u, global batch %u, mesh pipeline %u x expert %u x data %u\n",
-           f.precision, f.seed, f.sequence_length, f.global_batch, f.pipeline, f.expert, f.data);
-    printf("  model sha256 %s\n  spec sha256 %s\n", f.model_sha256, f.spec_sha256);
+    print_facts(m, &f);
+    ckpt_facts_fini(&f);
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < m->world_size; i++) {
         bytes += m->shards[i].bytes;

@@ -180,8 +180,8 @@ int safetensors_check_header(struct safetensors *s, const char *json, size_t byt
     return rc == 0 ? check_cover(s, data_bytes, name, err) : rc;
 }
 
-static int read_at(const struct safetensors *s, uint64_t at, void *out, size_t bytes,
-                   struct err *err)
+int safetensors_read_at(const struct safetensors *s, uint64_t at, void *out, size_t bytes,
+                        struct err *err)
 {
     uint8_t *p = out;
     while (bytes > 0) {
@@ -219,7 +219,7 @@ int safetensors_open(struct safetensors *s, const char *path, struct err *err)
         goto out;
     }
     s->file_bytes = (uint64_t)st.st_size;
-    TRY_GOTO(read_at(s, 0, &header_bytes, sizeof header_bytes, err), out);
+    TRY_GOTO(safetensors_read_at(s, 0, &header_bytes, sizeof header_bytes, err), out);
     if (header_bytes > SAFETENSORS_HEADER_MAX || header_bytes > s->file_bytes - 8) {
         rc = err_set(err, ERR_CORRUPT,
                      "%s: a header of %" PRIu64 " bytes does not fit into a file of %" PRIu64
@@ -229,7 +229,7 @@ int safetensors_open(struct safetensors *s, const char *path, struct err *err)
     }
     s->data_start = 8 + header_bytes;
     header = mem_alloc((size_t)header_bytes);
-    TRY_GOTO(read_at(s, 8, header, (size_t)header_bytes, err), out);
+    TRY_GOTO(safetensors_read_at(s, 8, header, (size_t)header_bytes, err), out);
     rc = safetensors_check_header(s, header, (size_t)header_bytes, s->file_bytes - s->data_start,
                                   path, err);
 out:
@@ -277,7 +277,26 @@ int safetensors_read_f32(const struct safetensors *s, const struct safetensors_t
                          float *out, size_t count, struct err *err)
 {
     assert(strcmp(t->dtype, "F32") == 0 && t->end - t->begin == count * sizeof *out);
-    return read_at(s, s->data_start + t->begin, out, count * sizeof *out, err);
+    return safetensors_read_at(s, s->data_start + t->begin, out, count * sizeof *out, err);
+}
+
+int safetensors_read_part(const struct safetensors *s, const struct safetensors_tensor *t,
+                          uint64_t from, void *out, size_t bytes, struct err *err)
+{
+    assert(from <= t->end - t->begin && bytes <= t->end - t->begin - from);
+    return safetensors_read_at(s, s->data_start + t->begin + from, out, bytes, err);
+}
+
+void safetensors_shape_text(char *text, size_t bytes, uint32_t dimensions, const uint64_t *shape)
+{
+    size_t used = (size_t)snprintf(text, bytes, "[");
+    for (uint32_t i = 0; i < dimensions && used < bytes; i++) {
+        used += (size_t)snprintf(text + used, bytes - used, "%s%llu", i > 0 ? ", " : "",
+                                 (unsigned long long)shape[i]);
+    }
+    if (used < bytes) {
+        snprintf(text + used, bytes - used, "]");
+    }
 }
 
 void safetensors_write_header(struct buf *out, const struct safetensors_item *items, size_t count,
@@ -292,13 +311,14 @@ void safetensors_write_header(struct buf *out, const struct safetensors_item *it
     uint64_t at = 0;
     for (size_t i = 0; i < count; i++) {
         const struct safetensors_item *item = &items[i];
+        const char *dtype = item->dtype != NULL ? item->dtype : "F32";
         uint64_t elements = item->is_vector ? item->rows : (uint64_t)item->rows * item->cols;
-        uint64_t end = at + elements * sizeof(float);
+        uint64_t end = at + elements * safetensors_dtype_bytes(dtype);
         json_t *shape = item->is_vector
                             ? json_pack("[I]", (json_int_t)item->rows)
                             : json_pack("[I,I]", (json_int_t)item->rows, (json_int_t)item->cols);
         json_object_set_new(root, item->name,
-                            json_pack("{s:s,s:o,s:[I,I]}", "dtype", "F32", "shape", shape,
+                            json_pack("{s:s,s:o,s:[I,I]}", "dtype", dtype, "shape", shape,
                                       "data_offsets", (json_int_t)at, (json_int_t)end));
         at = end;
     }

@@ -1,8 +1,7 @@
 /* The safetensors format (huggingface/safetensors, README "Format"): u64 little-endian length of
  * the header, the header (a JSON object: name
- * -> {dtype, shape, data_offsets}, and "__metadata__" -> strings), the data. Written with FP32
- * tensors only; any dtype is understood on reading, so that a file can be listed, but only FP32 is
- * loaded. */
+ * -> {dtype, shape, data_offsets}, and "__metadata__" -> strings), the data. Any dtype is
+ * understood, so that a file can be listed; what is in the bytes is for the caller to know. */
 #ifndef TRAINER_SAFETENSORS_H
 #define TRAINER_SAFETENSORS_H
 
@@ -46,6 +45,13 @@ const struct safetensors_tensor *safetensors_find(const struct safetensors *s, c
 /* Whole tensor of dtype F32 with exactly `count` elements, into out. */
 int safetensors_read_f32(const struct safetensors *s, const struct safetensors_tensor *t,
                          float *out, size_t count, struct err *err);
+/* Bytes [from, from + bytes) of a tensor, or of the whole file. */
+int safetensors_read_part(const struct safetensors *s, const struct safetensors_tensor *t,
+                          uint64_t from, void *out, size_t bytes, struct err *err);
+int safetensors_read_at(const struct safetensors *s, uint64_t at, void *out, size_t bytes,
+                        struct err *err);
+/* "[3, 4]", cut to bytes. */
+void safetensors_shape_text(char *text, size_t bytes, uint32_t dimensions, const uint64_t *shape);
 /* Bytes of one element; 0 for an unknown dtype. */
 uint32_t safetensors_dtype_bytes(const char *dtype);
 
@@ -53,7 +59,8 @@ uint32_t safetensors_dtype_bytes(const char *dtype);
 struct safetensors_item {
     const char *name; /* borrowed */
     uint32_t rows, cols;
-    int is_vector; /* shape [rows] instead of [rows, cols] */
+    int is_vector;     /* shape [rows] instead of [rows, cols] */
+    const char *dtype; /* borrowed; NULL: F32 */
 };
 struct safetensors_metadata {
     const char *key, *value; /* borrowed */

@@ -17,6 +17,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/utf8.h"
 #include "proto/ds.pb-c.h"
 #include "proto/reporter.h"
 #include "trainer/agree.h"
@@ -134,20 +135,69 @@ static void warn_of_changes(const struct ckpt_facts *was, const struct ckpt_fact
     }
 }
 
-static int load_checkpoint(struct train *t, struct err *err)
+/* Where the run stands, and how it came there. */
+static void take_over(struct train *t, struct ckpt_facts *was)
+{
+    t->at.step = was->step;
+    t->at.tokens = was->tokens;
+    t->at.position = was->position;
+    t->at.loss = was->loss;
+    t->at.mtp_loss = was->mtp_loss;
+    t->at.valid_loss = was->valid_loss;
+    t->at.valid_step = was->valid_step;
+    t->at.origin = was->origin;
+    was->origin = NULL;
+}
+
+static int resume(struct train *t, struct err *err)
 {
     struct ckpt_facts was;
     int64_t start = clock_boot_ms();
-    TRY(ckpt_load(t->o->resume_dir, &t->tensors, t->o->op, t->o->batch, t->o->expert, &was, err));
-    if (t->o->mesh->rank == 0) {
-        warn_of_changes(&was, &t->at);
-        log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens, in %" PRId64 " ms",
-                 t->o->resume_dir, was.step, was.tokens, clock_boot_ms() - start);
+    int rc = ckpt_load(t->o->resume_dir, CKPT_ALL, &t->tensors, t->o->op, t->o->batch, t->o->expert,
+                       &was, err);
+    if (rc == 0 && t->o->mesh->rank == 0) {
+        if (!was.weights_only) {
+            warn_of_changes(&was, &t->at);
+        }
+        log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens%s, in %" PRId64 " ms",
+                 t->o->resume_dir, was.step, was.tokens,
+                 was.weights_only ? ", fresh optimiser moments" : "", clock_boot_ms() - start);
     }
-    t->at.step = was.step;
-    t->at.tokens = was.tokens;
-    t->at.position = was.position;
-    return 0;
+    if (rc == 0) {
+        take_over(t, &was);
+    }
+    ckpt_facts_fini(&was);
+    return rc;
+}
+
+/* Another run's weights, and nothing else of it. What is wrong with them no earlier checkpoint of
+ * this job can mend, so it is wrong data. */
+static int init_from(struct train *t, struct err *err)
+{
+    struct ckpt_facts was;
+    const char *dir = t->spec->init_from;
+    int64_t start = clock_boot_ms();
+    int rc =
+        ckpt_load(dir, CKPT_WEIGHTS, &t->tensors, t->o->op, t->o->batch, t->o->expert, &was, err);
+    if (rc == ERR_CORRUPT) {
+        struct err why = *err;
+        *err = (struct err){0};
+        rc = err_set(err, ERR_DATA, "train.init_from: %s", why.text);
+    }
+    if (rc == 0) {
+        const char *before = was.origin != NULL ? was.origin : "random weights";
+        t->at.origin = was.weights_only ? mem_strdup(before)
+                                        : mem_printf("step %" PRIu64 " of %s, before that %.1000s",
+                                                     was.step, dir, before);
+        utf8_clean(t->at.origin, strlen(t->at.origin)); /* it may be cut */
+        if (t->o->mesh->rank == 0) {
+            log_info("starts with the weights of %s, of step %" PRIu64 " and %" PRIu64
+                     " tokens, loaded in %" PRId64 " ms",
+                     dir, was.step, was.tokens, clock_boot_ms() - start);
+        }
+    }
+    ckpt_facts_fini(&was);
+    return rc;
 }
 
 static int setup(struct train *t, struct err *err)
@@ -167,7 +217,9 @@ static int setup(struct train *t, struct err *err)
     t->tokens = mem_alloc_array((size_t)count * (t->spec->sequence_length + 1), sizeof *t->tokens);
     ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train.tokens);
     if (o->resume_dir != NULL) {
-        TRY(load_checkpoint(t, err));
+        TRY(resume(t, err));
+    } else if (t->spec->init_from != NULL) {
+        TRY(init_from(t, err));
     } else {
         model_init(t->model);
     }
@@ -192,6 +244,7 @@ static void teardown(struct train *t)
     optim_fini(&t->optim);
     model_destroy(t->model);
     feed_close(&t->feed);
+    ckpt_facts_fini(&t->at);
     free(t->tokens);
 }
 
@@ -294,6 +347,8 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     t->at.step = step;
     t->at.tokens += (uint64_t)sums[TOKENS];
     t->at.position += t->spec->global_batch;
+    t->at.loss = out->loss;
+    t->at.mtp_loss = out->mtp_loss;
     out->step = step;
     out->tokens = t->at.tokens;
     return 0;
@@ -313,6 +368,8 @@ static int validate(struct train *t, double *loss, struct err *err)
     double sums[2] = {mine.loss, (double)mine.tokens};
     TRY(t->o->batch->ops->all_reduce_sum_f64(t->o->batch, sums, 2, err));
     *loss = sums[0] / sums[1];
+    t->at.valid_loss = *loss;
+    t->at.valid_step = t->at.step;
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,14 @@ static void test_facts(void **state)
 {
     (void)state;
     struct ckpt_facts f = facts_of(7);
+    f.loss = 2.3141592653589793;
+    f.mtp_loss = NAN;
+    f.valid_loss = 1e-300;
+    f.valid_step = 5;
+    f.weights_only = true;
+    f.model = (char *)"{\"hidden_size\": 8, \"rms_norm_eps\": 1e-06}";
+    f.run = (char *)"{\"name\":\"x\"}";
+    f.origin = (char *)"a \"folder\"";
     char *text = ckpt_facts_encode(&f);
     char *canonical = NULL;
     assert_int_equal(manifest_layout(text, &canonical, NULL), 0);
@@ -119,15 +128,35 @@ static void test_facts(void **state)
     struct ckpt_facts g;
     assert_int_equal(ckpt_facts_parse(&g, text, "x", NULL), 0);
     assert_same_facts(&f, &g);
+    assert_true(g.loss == f.loss && isnan(g.mtp_loss) && g.valid_loss == f.valid_loss);
+    assert_true(g.valid_step == 5 && g.weights_only && g.step == 7);
+    assert_string_equal(g.model, "{\"hidden_size\":8,\"rms_norm_eps\":9.9999999999999995e-7}");
+    assert_string_equal(g.origin, f.origin);
+    ckpt_facts_fini(&g);
+    assert_null(g.model);
     static const char *const keys[] = {"\"step\"",   "\"position\"",  "\"seed\"",
                                        "\"expert\"", "\"precision\"", "\"model_sha256\"",
                                        "\"format\""};
+    static const char *const malformed[][2] = {{"\"loss\":2", "\"loss\":[],\"a\":2"},
+                                               {"\"model\":{", "\"model\":4,\"a\":{"},
+                                               {"\"weights_only\":true", "\"weights_only\":1"},
+                                               {"\"valid_step\":5", "\"valid_step\":-5"}};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         char *bad = mem_strdup(text);
         strstr(bad, keys[i])[1] = 'X';
         struct err err = {0};
         assert_int_equal(ckpt_facts_parse(&g, bad, "x", &err), ERR_CORRUPT);
         assert_non_null(strstr(err.text, "layout"));
+        free(bad);
+    }
+    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
+        const char *at = strstr(text, malformed[i][0]);
+        assert_non_null(at);
+        char *bad = mem_printf("%.*s%s%s", (int)(at - text), text, malformed[i][1],
+                               at + strlen(malformed[i][0]));
+        struct err err = {0};
+        assert_int_equal(ckpt_facts_parse(&g, bad, "x", &err), ERR_CORRUPT);
+        assert_non_null(strstr(err.text, "x: layout: "));
         free(bad);
     }
     assert_int_equal(ckpt_facts_parse(&g, "not json", "x", NULL), ERR_CORRUPT);
@@ -258,17 +287,23 @@ static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder,
     publish(x, folder);
 }
 
-static int load(struct fixture *y, const char *folder, struct ckpt_facts *facts, struct err *err)
+static int load_content(struct fixture *y, const char *folder, enum ckpt_content content,
+                        struct ckpt_facts *facts, struct err *err)
 {
     struct mesh mesh;
     struct ckpt_tensors tensors;
     struct comm *self = comm_self_create();
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
     ckpt_tensors_init(&tensors, &y->optim, &y->router, 1, &mesh);
-    int rc = ckpt_load(folder, &tensors, y->op, self, self, facts, err);
+    int rc = ckpt_load(folder, content, &tensors, y->op, self, self, facts, err);
     ckpt_tensors_fini(&tensors);
     comm_destroy(self);
     return rc;
+}
+
+static int load(struct fixture *y, const char *folder, struct ckpt_facts *facts, struct err *err)
+{
+    return load_content(y, folder, CKPT_ALL, facts, err);
 }
 
 /* What one, two or three ranks saved one rank loads, bit for bit, with the digests that reading the
@@ -293,9 +328,37 @@ static void test_round_trip(void **state)
         assert_true(same(&x, &y));
         const struct ckpt_facts expected = facts_of(10 + world);
         assert_same_facts(&facts, &expected);
+        ckpt_facts_fini(&facts);
         fixture_fini(&x);
         fixture_fini(&y);
     }
+}
+
+/* Of a whole checkpoint the weights alone can be had: the moments stay as they were, the balancing
+ * bias comes along. */
+static void test_weights(void **state)
+{
+    (void)state;
+    struct fixture x;
+    struct fixture y;
+    char folder[128];
+    struct ckpt_facts facts;
+    fixture_init(&x, 3.5);
+    fixture_init(&y, 0);
+    save(&x, 2, 30, folder, sizeof folder);
+    assert_int_equal(load_content(&y, folder, CKPT_WEIGHTS, &facts, NULL), 0);
+    assert_int_equal(facts.step, 30);
+    for (int p = 0; p < PARAMS; p++) {
+        assert_memory_equal(y.params[p].weight, x.params[p].weight,
+                            x.params[p].count * sizeof(float));
+        for (size_t i = 0; i < y.params[p].count; i++) {
+            assert_true(y.optim.m[p][i] == 0.25f && y.optim.v[p][i] == 0.5f);
+        }
+    }
+    assert_memory_equal(y.bias, x.bias, sizeof x.bias);
+    ckpt_facts_fini(&facts);
+    fixture_fini(&x);
+    fixture_fini(&y);
 }
 
 /* What is written is what the tensors were when ckpt_save returned, whatever happens to them then.
@@ -331,6 +394,7 @@ static void test_snapshot(void **state)
     publish(&x, folder);
     assert_int_equal(load(&y, folder, &facts, &err), 0);
     assert_true(same(&y, &z));
+    ckpt_facts_fini(&facts);
     fixture_fini(&x);
     fixture_fini(&y);
     fixture_fini(&z);
@@ -373,6 +437,7 @@ static void check_refused(struct fixture *y, const char *folder, const char *wor
     if (strstr(err.text, word) == NULL) {
         fail_msg("'%s' does not say '%s'", err.text, word);
     }
+    ckpt_facts_fini(&facts);
 }
 
 /* A shard with the right digests and the wrong content is refused with the tensor's name: twice
@@ -383,8 +448,8 @@ static void test_forged(void **state)
     struct fixture x;
     struct fixture y;
     char folder[128];
-    const struct safetensors_item norm = {"model.norm.weight", 8, 1, 1};
-    const struct safetensors_item unknown = {"model.other.weight", 8, 1, 1};
+    const struct safetensors_item norm = {"model.norm.weight", 8, 1, 1, NULL};
+    const struct safetensors_item unknown = {"model.other.weight", 8, 1, 1, NULL};
     fixture_init(&x, 1);
     fixture_init(&y, 0);
     save(&x, 2, 70, folder, sizeof folder);
@@ -403,13 +468,14 @@ static void test_forged(void **state)
     fixture_init(&small, 1);
     small.optim.count =
         0; /* a model of nothing but the router: the forged shard has all it needs */
-    const struct safetensors_item bias = {small.router.name, 4, 1, 1};
-    const struct safetensors_item bias_flat = {small.router.name, 4, 1, 0};
-    const struct safetensors_item bias_long = {small.router.name, 5, 1, 1};
+    const struct safetensors_item bias = {small.router.name, 4, 1, 1, NULL};
+    const struct safetensors_item bias_flat = {small.router.name, 4, 1, 0, NULL};
+    const struct safetensors_item bias_long = {small.router.name, 5, 1, 1, NULL};
     save(&small, 1, 72, folder, sizeof folder);
     forge(&small, folder, 0, &bias, 1, NULL, NULL);
     struct ckpt_facts facts;
     assert_int_equal(load(&small, folder, &facts, NULL), 0);
+    ckpt_facts_fini(&facts);
     forge(&small, folder, 0, &bias_flat, 1, NULL, NULL);
     check_refused(&small, folder, "has shape [4, 1], the model needs [4]");
     forge(&small, folder, 0, &bias_long, 1, NULL, NULL);
@@ -461,8 +527,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_deal),       cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_forged),     cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_weights),    cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_snapshot),   cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_save_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

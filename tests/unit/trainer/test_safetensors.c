@@ -41,16 +41,19 @@ static void write_file(const void *data, size_t len)
 static void test_round_trip(void **state)
 {
     (void)state;
-    const struct safetensors_item items[] = {{"model.norm.weight", 3, 1, 1},
-                                             {"a.weight", 2, 2, 0},
-                                             {"empty", 0, 5, 0},
-                                             {"quote\"d\n\xc3\xa9", 1, 1, 0}};
+    const struct safetensors_item items[] = {{"model.norm.weight", 3, 1, 1, NULL},
+                                             {"a.weight", 2, 2, 0, "F32"},
+                                             {"empty", 0, 5, 0, NULL},
+                                             {"quote\"d\n\xc3\xa9", 1, 1, 0, NULL},
+                                             {"half", 1, 3, 0, "BF16"},
+                                             {"bytes", 2, 1, 0, "F8_E4M3"}};
     const struct safetensors_metadata metadata[] = {{"step", "100"}, {"layout", "{\"x\":1}"}};
     struct buf file = {0};
-    safetensors_write_header(&file, items, 4, metadata, 2);
+    safetensors_write_header(&file, items, 6, metadata, 2);
     assert_int_equal(file.len % 8, 0);
     const float data[8] = {1, -0.0f, 3.5f, 1e-40f, 5, 6, 7, -8};
     buf_append(&file, data, sizeof data);
+    buf_append(&file, "abcdefgh", 8);
     write_file(file.data, file.len);
 
     struct safetensors s;
@@ -58,7 +61,7 @@ static void test_round_trip(void **state)
     if (safetensors_open(&s, path, &err) != 0) {
         fail_msg("%s", err.text);
     }
-    assert_int_equal(s.count, 4);
+    assert_int_equal(s.count, 6);
     assert_string_equal(s.metadata, "{\"layout\":\"{\\\"x\\\":1}\",\"step\":\"100\"}");
     const struct safetensors_tensor *t = safetensors_find(&s, "model.norm.weight");
     assert_non_null(t);
@@ -76,6 +79,14 @@ static void test_round_trip(void **state)
     assert_non_null(t);
     assert_int_equal(safetensors_read_f32(&s, t, out, 1, NULL), 0);
     assert_memory_equal(out, data + 7, 4);
+    t = safetensors_find(&s, "half");
+    assert_string_equal(t->dtype, "BF16");
+    char part[4] = "";
+    assert_int_equal(safetensors_read_part(&s, t, 3, part, 3, NULL), 0);
+    assert_string_equal(part, "def");
+    t = safetensors_find(&s, "bytes");
+    assert_string_equal(t->dtype, "F8_E4M3");
+    assert_int_equal(t->end - t->begin, 2);
     assert_null(safetensors_find(&s, "nothing"));
     safetensors_close(&s);
     safetensors_close(&s);
@@ -153,7 +164,7 @@ static void test_header(void **state)
 static void test_truncated(void **state)
 {
     (void)state;
-    const struct safetensors_item items[] = {{"w", 4, 4, 0}};
+    const struct safetensors_item items[] = {{"w", 4, 4, 0, NULL}};
     struct buf file = {0};
     safetensors_write_header(&file, items, 1, NULL, 0);
     buf_append(&file, (const float[16]){0}, 64);
