@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "proto/manifest.h"
 #include "trainer/ckpt_facts.h"
+#include "trainer/hf_folder.h"
 #include "trainer/safetensors.h"
 
 static void print_tensors(const struct safetensors *s)
@@ -24,16 +26,44 @@ static void print_tensors(const struct safetensors *s)
     }
 }
 
+static void print_file(const struct safetensors *s)
+{
+    printf("%s: %zu tensors, %" PRIu64 " bytes\n", s->path, s->count, s->file_bytes);
+    print_tensors(s);
+    printf("  metadata %s\n", s->metadata);
+}
+
 static int inspect_file(const char *path, struct err *err)
 {
     struct safetensors s;
     TRY(safetensors_open(&s, path, err));
-    printf("%s: %zu tensors, %" PRIu64 " bytes\n", path, s.count, s.file_bytes);
-    print_tensors(&s);
-    printf("  metadata %s\n", s.metadata);
+    print_file(&s);
     safetensors_close(&s);
     return 0;
 }
+
+/* ---- a Hugging Face folder */
+
+static int inspect_hf(const char *dir, struct err *err)
+{
+    struct hf_folder f;
+    TRY(hf_folder_open(&f, dir, err));
+    const struct model_config *c = &f.config;
+    printf("%s\n", dir);
+    printf("  %" PRIu64 " parameters, %" PRIu64 " active, %" PRIu64 " more in %u MTP layer%s\n",
+           model_config_params_total(c), model_config_params_active(c), model_config_params_mtp(c),
+           c->num_nextn_predict_layers, c->num_nextn_predict_layers == 1 ? "" : "s");
+    printf("  %u layers, hidden size %u, %u experts, vocabulary %u\n", c->num_hidden_layers,
+           c->hidden_size, c->n_routed_experts, c->vocab_size);
+    printf("  %zu tensors in %zu file%s\n", f.count, f.file_count, f.file_count == 1 ? "" : "s");
+    for (size_t i = 0; i < f.file_count; i++) {
+        print_file(&f.file[i]);
+    }
+    hf_folder_close(&f);
+    return 0;
+}
+
+/* ---- a checkpoint */
 
 static void print_facts(const struct manifest *m, const struct ckpt_facts *f)
 {
@@ -89,35 +119,51 @@ static int inspect_manifest(const struct manifest *m, const char *dir, struct er
     return 0;
 }
 
-int inspect(const char *path, bool verify, struct err *err)
+static int inspect_ckpt(const char *dir, bool verify, struct err *err)
 {
-    struct stat st;
-    if (stat(path, &st) != 0) {
-        return err_set_errno(err, "cannot open %s", path);
-    }
-    if (!S_ISDIR(st.st_mode)) {
-        return verify ? err_set(err, ERR_USAGE,
-                                "%s is one file: --verify needs the checkpoint's folder, where the "
-                                "digests are",
-                                path)
-                      : inspect_file(path, err);
-    }
     struct manifest m = {0};
-    int rc = manifest_read(&m, path, err);
+    int rc = manifest_read(&m, dir, err);
     if (rc == ERR_NOT_FOUND) {
         rc = err_set(err, ERR_CORRUPT,
-                     "%s has no %s: it was never committed, or it is no checkpoint", path,
+                     "%s has no %s: it was never committed, or it is no checkpoint", dir,
                      MANIFEST_FILE);
     }
     if (rc == 0 && verify) {
-        rc = manifest_verify(&m, path, 1, err);
+        rc = manifest_verify(&m, dir, 1, err);
     }
     if (rc == 0) {
-        rc = inspect_manifest(&m, path, err);
+        rc = inspect_manifest(&m, dir, err);
     }
     if (rc == 0 && verify) {
         printf("verified: all %u shards have their sizes and digests\n", m.world_size);
     }
     manifest_fini(&m);
     return rc;
+}
+
+/* ---- */
+
+static bool has_file(const char *dir, const char *name)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+int inspect(const char *path, bool verify, struct err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return err_set_errno(err, "cannot open %s", path);
+    }
+    bool is_folder = S_ISDIR(st.st_mode);
+    bool is_hf = is_folder && !has_file(path, MANIFEST_FILE) && has_file(path, "config.json");
+    if (verify && (!is_folder || is_hf)) {
+        return err_set(err, ERR_USAGE,
+                       "%s is %s: --verify needs a checkpoint's folder, where the digests are",
+                       path, is_hf ? "a Hugging Face folder" : "one file");
+    }
+    return is_hf       ? inspect_hf(path, err)
+           : is_folder ? inspect_ckpt(path, verify, err)
+                       : inspect_file(path, err);
 }

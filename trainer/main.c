@@ -10,6 +10,7 @@
 #include "lib/mem.h"
 #include "proto/jobspec.h"
 #include "trainer/inspect.h"
+#include "trainer/main.h"
 #include "trainer/pack.h"
 #include "trainer/run.h"
 #include "trainer/tokenizer_bytes.h"
@@ -20,6 +21,8 @@ static const char help[] =
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
     "  dstrain pack FILE... -o PREFIX [--split-valid SHARE] [--document-bytes N]\n"
     "  dstrain inspect CKPT [--verify]\n"
+    "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
+    "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
     "\n"
     "`dstrain COMMAND --help` explains one command.\n"
     "\n"
@@ -64,26 +67,26 @@ static const char help_pack[] =
     "                       line after N bytes; default 16384, 0 never\n";
 
 static const char help_inspect[] =
-    "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, or in one\n"
-    ".safetensors file: where the run stood, what it was made with, shards, tensors.\n"
+    "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, a Hugging Face folder,\n"
+    "or one .safetensors file: where the run stood, what it was made with, shards, tensors.\n"
     "\n"
     "  --verify             also reads every shard and checks its size and digests\n"
     "                       against the manifest\n";
 
-static int complain(const struct err *err, int status)
+int main_complain(const struct err *err, int status)
 {
     fprintf(stderr, "dstrain: %s\n", err->text);
     return status;
 }
 
-static int usage(const char *command, const char *what)
+int main_usage(const char *command, const char *what)
 {
     fprintf(stderr, "dstrain: %s (see dstrain %s%s--help)\n", what, command,
             command[0] != 0 ? " " : "");
     return 64;
 }
 
-static bool parse_u64(const char *text, uint64_t max, uint64_t *value)
+bool main_parse_u64(const char *text, uint64_t max, uint64_t *value)
 {
     char *end;
     errno = 0;
@@ -108,8 +111,8 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
     while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
         switch (c) {
         case 'r':
-            if (!parse_u64(optarg, JOBSPEC_GPUS_MAX, &ranks) || ranks == 0) {
-                return usage("run", "--ranks wants a number from 1 to 64");
+            if (!main_parse_u64(optarg, JOBSPEC_GPUS_MAX, &ranks) || ranks == 0) {
+                return main_usage("run", "--ranks wants a number from 1 to 64");
             }
             run->ranks = (uint32_t)ranks;
             break;
@@ -126,12 +129,12 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
             fputs(help_run, stdout);
             return 0;
         default:
-            return usage("run", "wrong option");
+            return main_usage("run", "wrong option");
         }
     }
     if (optind != argc - 1) {
-        return usage("run",
-                     optind >= argc ? "run wants a job file" : "run wants one job file only");
+        return main_usage("run",
+                          optind >= argc ? "run wants a job file" : "run wants one job file only");
     }
     run->spec_path = argv[optind];
     return -1;
@@ -151,7 +154,7 @@ static int main_run(int argc, char **argv)
         rc = launch(&run, &status, &err);
     }
     free(set);
-    return rc == 0 ? status : complain(&err, status);
+    return rc == 0 ? status : main_complain(&err, status);
 }
 
 static int main_pack(int argc, char **argv)
@@ -172,29 +175,29 @@ static int main_pack(int argc, char **argv)
             break;
         case 't':
             if (strcmp(optarg, "bytes") != 0) {
-                return usage("pack", "--tokenizer: only bytes is there so far");
+                return main_usage("pack", "--tokenizer: only bytes is there so far");
             }
             break;
         case 'v':
             pack.valid_share = strtod(optarg, &end);
             if (end == optarg || *end != 0 || !(pack.valid_share > 0 && pack.valid_share < 1)) {
-                return usage("pack", "--split-valid wants a share between 0 and 1");
+                return main_usage("pack", "--split-valid wants a share between 0 and 1");
             }
             break;
         case 'd':
-            if (!parse_u64(optarg, (uint64_t)1 << 28, &pack.document_bytes)) {
-                return usage("pack", "--document-bytes wants a number of bytes up to 2^28");
+            if (!main_parse_u64(optarg, (uint64_t)1 << 28, &pack.document_bytes)) {
+                return main_usage("pack", "--document-bytes wants a number of bytes up to 2^28");
             }
             break;
         case 'h':
             fputs(help_pack, stdout);
             return 0;
         default:
-            return usage("pack", "wrong option");
+            return main_usage("pack", "wrong option");
         }
     }
     if (pack.prefix == NULL || optind == argc) {
-        return usage("pack", "pack wants input files and -o PREFIX");
+        return main_usage("pack", "pack wants input files and -o PREFIX");
     }
     pack.inputs = (const char *const *)argv + optind;
     pack.input_count = (size_t)(argc - optind);
@@ -203,7 +206,7 @@ static int main_pack(int argc, char **argv)
     struct err err = {0};
     int rc = pack_run(&pack, &train, &valid, &err);
     if (rc != 0) {
-        return complain(&err, run_exit_status(rc));
+        return main_complain(&err, run_exit_status(rc));
     }
     printf("%s: %llu tokens in %llu documents, vocabulary %d\n", pack.prefix,
            (unsigned long long)train.tokens, (unsigned long long)train.documents,
@@ -230,15 +233,15 @@ static int main_inspect(int argc, char **argv)
             fputs(help_inspect, stdout);
             return 0;
         default:
-            return usage("inspect", "wrong option");
+            return main_usage("inspect", "wrong option");
         }
     }
     if (optind != argc - 1) {
-        return usage("inspect", "inspect wants one checkpoint folder or .safetensors file");
+        return main_usage("inspect", "inspect wants one checkpoint folder or .safetensors file");
     }
     struct err err = {0};
     int rc = inspect(argv[optind], verify, &err);
-    return rc == 0 ? 0 : complain(&err, run_exit_status(rc));
+    return rc == 0 ? 0 : main_complain(&err, run_exit_status(rc));
 }
 
 int main(int argc, char **argv)
@@ -246,7 +249,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*main)(int argc, char **argv);
-    } commands[] = {{"run", main_run}, {"pack", main_pack}, {"inspect", main_inspect}};
+    } commands[] = {{"run", main_run},
+                    {"pack", main_pack},
+                    {"inspect", main_inspect},
+                    {"export", main_export},
+                    {"import", main_import}};
     log_init("dstrain", LOG_INFO);
     if (argc < 2) {
         fputs(help, stderr);
@@ -262,5 +269,5 @@ int main(int argc, char **argv)
             return commands[i].main(argc - 1, argv + 1);
         }
     }
-    return usage("", "no such command");
+    return main_usage("", "no such command");
 }

@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
+
 #define BAR_COLUMNS 24
 
 static void format_left(char *text, size_t bytes, int64_t ms)
@@ -45,6 +47,30 @@ static void put(const char *text)
 {
     ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
     (void)ignored;
+}
+
+static void draw_bar(char bar[BAR_COLUMNS + 1], double share)
+{
+    for (int i = 0; i < BAR_COLUMNS; i++) {
+        bar[i] = i < (int)(share * BAR_COLUMNS) ? '#' : '.';
+    }
+    bar[BAR_COLUMNS] = 0;
+}
+
+void progress_bytes(uint64_t done, uint64_t all)
+{
+    static int64_t drawn_ms;
+    char bar[BAR_COLUMNS + 1];
+    char line[128];
+    int64_t now = clock_boot_ms();
+    if (!on_terminal() || now - drawn_ms < 100) {
+        return;
+    }
+    drawn_ms = now;
+    draw_bar(bar, all > 0 ? (double)done / (double)all : 1);
+    snprintf(line, sizeof line, "\r\033[K[%s] %.2f of %.2f GB", bar, (double)done / 1e9,
+             (double)all / 1e9);
+    put(line);
 }
 
 void progress_draw(uint64_t step, uint64_t steps, double loss, double tokens_per_s, int64_t left_ms)

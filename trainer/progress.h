@@ -8,6 +8,8 @@
 /* Draws over what was drawn before. */
 void progress_draw(uint64_t step, uint64_t steps, double loss, double tokens_per_s,
                    int64_t left_ms);
+/* The same for work that is counted in bytes; at most ten times a second. */
+void progress_bytes(uint64_t done, uint64_t all);
 /* Removes the bar: before other output on the same terminal, and at the end. */
 void progress_clear(void);
 

@@ -1,0 +1,33 @@
+/* The tokenizer files of an exported folder: those the run's text was packed with, or the
+ * byte-level tokenizer written as a tokenizer.json that gives the same ids. */
+#ifndef TRAINER_HF_TOKENIZER_H
+#define TRAINER_HF_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/buf.h"
+#include "lib/err.h"
+#include "proto/model_config.h"
+
+enum hf_tokenizer_kind { HF_TOKENIZER_NONE, HF_TOKENIZER_BYTES, HF_TOKENIZER_FILES };
+struct hf_tokenizer {
+    enum hf_tokenizer_kind kind;
+    char *file, *folder; /* owned; of FILES: tokenizer.json, and where the others are, or NULL */
+};
+
+/* choice: "bytes", "none", a tokenizer.json, or a folder with one. NULL: the first of `folders`
+ * (count, entries may be NULL) that has one; else, for a model that began here, bytes if its
+ * vocabulary has room for them; else none. */
+int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *const *folders,
+                        size_t count, bool began_here, const struct model_config *config,
+                        struct err *err);
+void hf_tokenizer_fini(struct hf_tokenizer *t); /* a zeroed one is fine */
+/* Into folder, durably. ERR_CONFIG when it has ids that the model has not. */
+int hf_tokenizer_write(const struct hf_tokenizer *t, const char *folder,
+                       const struct model_config *config, struct err *err);
+
+/* tokenizer.json of the bytes. */
+void hf_tokenizer_bytes_json(struct buf *out);
+
+#endif
