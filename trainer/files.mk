@@ -8,6 +8,7 @@ TRAINER_SRC += trainer/data.c
 TRAINER_SRC += trainer/pack.c
 TRAINER_SRC += trainer/sampler.c
 TRAINER_SRC += trainer/schedule.c
+TRAINER_SRC += trainer/json_error.c
 TRAINER_SRC += trainer/safetensors.c
 TRAINER_SRC += trainer/tfevents.c
 TRAINER_SRC += trainer/progress.c
@@ -107,3 +108,8 @@ TRAINER_TESTS += tests/unit/trainer/test_model_ep.c
 TRAINER_TESTS += tests/unit/trainer/test_rope.c
 TRAINER_TESTS += tests/unit/trainer/test_pool.c
 TRAINER_TESTS += tests/unit/trainer/test_reference.c
+
+TRAINER_TESTS += tests/unit/trainer/test_tensor_list.c
+TRAINER_TESTS += tests/unit/trainer/test_hf_index.c
+TRAINER_TESTS += tests/unit/trainer/test_hf_plan.c
+TRAINER_TESTS += tests/unit/trainer/test_hf_encode.c

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/mem.h"
+#include "trainer/json_error.h"
 
 #define SUFFIX ".safetensors"
 
@@ -79,8 +80,10 @@ int hf_index_parse(struct hf_index *x, const char *json, size_t bytes, const cha
     json_error_t where;
     *x = (struct hf_index){0};
     json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &where);
-    if (root == NULL) { /* the text of a name given twice has the name */
-        return err_set(err, ERR_CORRUPT, "%s:%d: not an index: %s", name, where.line, where.text);
+    if (root == NULL) {
+        char why[256];
+        json_error_text(why, sizeof why, &where, json);
+        return err_set(err, ERR_CORRUPT, "%s:%d: not an index: %s", name, where.line, why);
     }
     json_t *map = json_object_get(root, "weight_map");
     if (!json_is_object(map) || json_object_size(map) == 0) {

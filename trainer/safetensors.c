@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/mem.h"
+#include "trainer/json_error.h"
 
 uint32_t safetensors_dtype_bytes(const char *dtype)
 {
@@ -155,9 +156,12 @@ int safetensors_check_header(struct safetensors *s, const char *json, size_t byt
     json_error_t where;
     json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(root)) {
+        char why[256] = "it is something else";
+        if (root == NULL) {
+            json_error_text(why, sizeof why, &where, json);
+        }
         json_decref(root);
-        return err_set(err, ERR_CORRUPT, "%s: the header is no JSON object: %s", name,
-                       root == NULL ? where.text : "something else");
+        return err_set(err, ERR_CORRUPT, "%s: the header is no JSON object: %s", name, why);
     }
     s->tensors = mem_alloc_array(json_object_size(root), sizeof *s->tensors);
     s->metadata = mem_strdup("{}");
