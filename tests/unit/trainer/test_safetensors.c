@@ -148,7 +148,7 @@ static void test_header(void **state)
     check("{\"a\":" T("[1]", "0", "4") ",\"b\":" T("[1]", "8", "12") "}", 12,
           "tensor b begins at byte 8");
     check("{\"a\":" T("[1]", "0", "4") ",\"a\":" T("[1]", "4", "8") "}", 8,
-          "no JSON object: duplicate");
+          "no JSON object: \"a\" is there twice");
     check("{\"a\":{\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
           "unknown dtype F33");
     check("{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "tensor a: dtype");
