@@ -4,3 +4,10 @@ CHECKS += check-trainer
 TRAINER ?=
 check-trainer: all
 	@$(PYTEST) tests/trainer $(if $(TRAINER),-k '$(TRAINER)')
+
+# For comparing with what others compute: logits of a checkpoint.
+logits_tool := $(BUILD)/tests/tools/logits
+CHECK_PROGRAMS += $(logits_tool)
+$(logits_tool): $(BUILD)/obj/tests/tools/logits.c.o $(trainer_a) $(proto_a) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CXX) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_trainer)
