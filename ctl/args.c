@@ -32,12 +32,12 @@ static const struct option *find_in(const struct option *options, const char *na
 static const struct option *find(const struct command *command, const char *name, size_t len,
                                  char letter)
 {
-    const struct option *found = find_in(global_options, name, len, letter);
-    if (found == NULL && command != NULL) {
-        return find_in(command->options, name, len, letter);
+    if (command != NULL) { /* its own go first: `ckpt export -o DIR` */
+        const struct option *own = find_in(command->options, name, len, letter);
+        return own != NULL ? own : find_in(global_options, name, len, letter);
     }
-    for (const struct command *c = commands; found == NULL && command == NULL && c->noun != NULL;
-         c++) {
+    const struct option *found = find_in(global_options, name, len, letter);
+    for (const struct command *c = commands; found == NULL && c->noun != NULL; c++) {
         found = find_in(c->options, name, len, letter);
     }
     return found;

@@ -27,6 +27,7 @@ RUN(cmd_node_resume);
 VIEW(cmd_ckpt_list);
 VIEW(cmd_ckpt_show);
 RUN(cmd_ckpt_verify);
+RUN(cmd_ckpt_export);
 
 VIEW(cmd_cost_report);
 VIEW(cmd_cost_verify);

@@ -62,6 +62,14 @@ static const struct option node_list_options[] = {
     {0, "state", NODE_STATES, "only nodes in this state"},
     END,
 };
+static const struct option export_options[] = {
+    {'o', "output", "DIR", "the folder to write; it must be new or empty"},
+    {0, "format", "hf", "hf, the only one: a Hugging Face folder"},
+    {0, "dtype", "fp32|bf16|fp8", "of the weights; default bf16"},
+    {0, "shard-size", "SIZE", "of a file, such as 500MB; default 5GB"},
+    {0, "tokenizer", "WHICH", "a tokenizer.json, a folder with one, bytes, or none"},
+    END,
+};
 static const struct option cost_options[] = {
     {0, "by", "job|user|account|stage|queue|node|category|month",
      "what a line stands for; default job"},
@@ -294,6 +302,22 @@ const struct command commands[] = {
         .details =
             "Exit status 0 if all are as they were written, 1 if one is not, 8 if only some are.",
         .run = cmd_ckpt_verify,
+    },
+    {
+        .noun = "ckpt",
+        .verb = "export",
+        .arguments = "ID",
+        .argument = ARGUMENT_CKPT,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = export_options,
+        .summary = "Write a checkpoint as a Hugging Face folder (-o DIR required)",
+        .details = "Runs dstrain export here, so the checkpoint's folder must be in reach. The "
+                   "model card gets\n"
+                   "what the coordinator knows of the job: losses, GPU-hours, cost.\n"
+                   "\n"
+                   "  dsctl ckpt export 7 --format hf --dtype fp8 -o my-model",
+        .run = cmd_ckpt_export,
     },
     {
         .noun = "cost",

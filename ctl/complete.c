@@ -158,7 +158,7 @@ static void offer_value(const struct completion *c, const struct option *option)
         offer_choices(c, option->value);
     } else if (strcmp(option->name, "job") == 0) {
         offer_arguments(c, ARGUMENT_JOB);
-    } else if (strcmp(option->name, "server") == 0) {
+    } else if (strcmp(option->name, "server") == 0 || strcmp(option->value, "DIR") == 0) {
         fprintf(c->out, ":file\n");
     }
 }

@@ -24,11 +24,15 @@ static void append_option(struct buf *out, const struct option *o)
     }
 }
 
-static void append_options(struct buf *out, const char *heading, const struct option *options)
+/* command: whose options these are, or may be replaced by; or NULL. */
+static void append_options(struct buf *out, const char *heading, const struct option *options,
+                           const struct command *command)
 {
     buf_printf(out, "\n%s\n", heading);
     for (; options->name != NULL; options++) {
-        append_option(out, options);
+        if (args_option(command, options->name, strlen(options->name)) == options) {
+            append_option(out, options);
+        }
     }
 }
 
@@ -53,9 +57,9 @@ static void append_commands(struct buf *out, const char *noun)
     }
 }
 
-static void append_everywhere(struct buf *out)
+static void append_everywhere(struct buf *out, const struct command *command)
 {
-    append_options(out, "Options everywhere:", global_options);
+    append_options(out, "Options everywhere:", global_options, command);
 }
 
 static void command_help(struct buf *out, const struct command *c)
@@ -70,9 +74,9 @@ static void command_help(struct buf *out, const struct command *c)
         buf_printf(out, "\n%s\n", c->details);
     }
     if (c->options != NULL) {
-        append_options(out, "Options:", c->options);
+        append_options(out, "Options:", c->options, c);
     }
-    append_everywhere(out);
+    append_everywhere(out, c);
 }
 
 void help_write(struct buf *out, const struct args *args)
@@ -89,7 +93,7 @@ void help_write(struct buf *out, const struct args *args)
     }
     buf_append_str(out, "Usage: dsctl NOUN VERB [ARGUMENTS] [OPTIONS]\n");
     append_commands(out, NULL);
-    append_everywhere(out);
+    append_everywhere(out, NULL);
     buf_append_str(
         out,
         "\nEnvironment:\n"

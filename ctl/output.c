@@ -14,7 +14,9 @@ static const char *const format_names[] = {"table", "wide", "json", "yaml", "csv
 int output_init(struct output *o, const struct args *args, FILE *out, struct err *err)
 {
     *o = (struct output){.sort = args_get(args, "sort"), .no_header = args_has(args, "no-header")};
-    const char *format = args_get(args, "output");
+    const struct option *option = args_option(args->command, "output", strlen("output"));
+    bool is_format = args_option(NULL, "output", strlen("output")) == option;
+    const char *format = is_format ? args_get(args, "output") : NULL; /* else it is a folder */
     for (size_t i = 0; format != NULL && i < sizeof format_names / sizeof format_names[0]; i++) {
         o->format = strcasecmp(format_names[i], format) == 0 ? (enum output_format)i : o->format;
     }

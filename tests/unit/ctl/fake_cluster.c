@@ -247,6 +247,39 @@ static void reply_cost(struct fake_call *call, bool verify)
     }
 }
 
+/* Checkpoint 7 is whole, 8 is not; there is no other. */
+static void reply_ckpt(struct fake_call *call, uint64_t id)
+{
+    Ds__Ckpt ckpt = DS__CKPT__INIT;
+    if (id != 7 && id != 8) {
+        fake_refuse(call, ERR_NOT_FOUND, "there is no such checkpoint (dsctl ckpt list)");
+        return;
+    }
+    ckpt.id = id;
+    ckpt.job = 12;
+    ckpt.step = 100;
+    ckpt.epoch = 1;
+    ckpt.state = text(id == 7 ? "COMMITTED" : "CORRUPT");
+    ckpt.bytes = 1 << 20;
+    ckpt.shards = 4;
+    ckpt.path = text("/ckpt/12");
+    fake_reply(call, &ckpt);
+}
+
+/* Every step but the fifth was reported. */
+static void reply_metrics(struct fake_call *call, const Ds__MetricRead *request)
+{
+    Ds__Metric metric = DS__METRIC__INIT;
+    Ds__Metric *items[] = {&metric};
+    Ds__MetricList list = DS__METRIC_LIST__INIT;
+    metric.step = request->from_step == 5 ? 6 : request->from_step;
+    metric.tokens = metric.step * 10;
+    metric.loss = 7.5;
+    list.items = items;
+    list.n_items = 1;
+    fake_reply(call, &list);
+}
+
 static void reply_log(struct fake_call *call, const Ds__LogRead *request)
 {
     const char *whole = request->stream == 1 ? "first\nsecond\nthird" : "oops\n";
@@ -311,6 +344,12 @@ void fake_cluster_answer(struct fake_call *call, uint16_t method, const Protobuf
         } else {
             fake_refuse(call, ERR_NOT_FOUND, "there is no job 13 (dsctl job list --all)");
         }
+        break;
+    case RPC_CKPT_SHOW:
+        reply_ckpt(call, ((const Ds__CkptId *)request)->id);
+        break;
+    case RPC_JOB_METRICS:
+        reply_metrics(call, (const Ds__MetricRead *)request);
         break;
     case RPC_JOB_WAIT:
         reply_wait(call);
