@@ -90,8 +90,7 @@ static void put_model(struct buf *out, const struct hf_card *card)
     static const char *const weights[] = {
         [EXPORT_FP32] = "FP32",
         [EXPORT_BF16] = "BF16",
-        [EXPORT_FP8] = "FP8 (E4M3, an FP32 scale for each 128x128 block); embedding, head, norms "
-                       "and routers BF16",
+        [EXPORT_FP8] = "FP8 (E4M3, an FP32 scale for each 128x128 block), else BF16",
     };
     const struct model_config *c = card->config;
     begin_table(out, "Model");

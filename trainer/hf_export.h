@@ -1,6 +1,6 @@
-/* A checkpoint -> a Hugging Face folder that transformers, vLLM and others load: sharded
- * safetensors under the published names, config.json, generation_config.json, tokenizer files, and
- * a model card with the run's facts. */
+/* A checkpoint -> a Hugging Face folder that transformers loads, laid out as DeepSeek-V3's release:
+ * sharded safetensors under the published names, config.json, generation_config.json, tokenizer
+ * files, and a model card with the run's facts. */
 #ifndef TRAINER_HF_EXPORT_H
 #define TRAINER_HF_EXPORT_H
 

@@ -16,11 +16,11 @@
 #define MTP_MAX     16
 
 static const char help_export[] =
-    "dstrain export CKPT DIR [options]: a checkpoint as a Hugging Face folder, which\n"
-    "transformers, vLLM and others load: model-00001-of-0000N.safetensors and their index,\n"
-    "config.json, generation_config.json, tokenizer files, and README.md, a model card with\n"
-    "what the checkpoint knows of its run. Every digest is checked on the way. DIR appears\n"
-    "when it is whole.\n"
+    "dstrain export CKPT DIR [options]: a checkpoint as a Hugging Face folder, laid out as\n"
+    "DeepSeek-V3's release, which transformers loads: model-00001-of-0000N.safetensors and\n"
+    "their index, config.json, generation_config.json, tokenizer files, and README.md, a\n"
+    "model card with what the checkpoint knows of its run. Every digest is checked on the\n"
+    "way. DIR appears when it is whole.\n"
     "\n"
     "  --format hf          the only one\n"
     "  --dtype TYPE         fp32; bf16 (default); or fp8: E4M3 codes with an FP32\n"

@@ -23,7 +23,7 @@ def one_line(done, *words):
 
 def test_help():
     """Help of each command goes to stdout with status 0."""
-    for words in (["--help"], ["run", "--help"], ["pack", "--help"], ["inspect", "--help"]):
+    for words in (["--help"], ["run", "--help"], ["pack", "--help"], ["inspect", "--help"], ["export", "--help"], ["import", "--help"]):
         done = dstrain(*words)
         assert "dstrain" in done.stdout and done.stderr == ""
         assert max(map(len, done.stdout.splitlines())) <= 90

@@ -437,9 +437,3 @@ def test_wrong_use(words, tmp_path):
     """Wrong use is 64, and points at the help."""
     done = dstrain(*words, status=64, cwd=tmp_path)
     assert f"dstrain {words[0]} --help" in done.stderr and os.listdir(tmp_path) == []
-
-
-def test_help():
-    for command in ("export", "import"):
-        done = dstrain(command, "--help")
-        assert done.stderr == "" and max(map(len, done.stdout.splitlines())) <= 90
