@@ -37,6 +37,17 @@ struct export
 
 /* ---- what is exported */
 
+static void warn_of_config(const struct export *e)
+{
+    char sha256[65];
+    char *canonical = model_config_to_json(&e->config);
+    manifest_digest_text(canonical, strlen(canonical), sha256);
+    if (strcmp(sha256, e->facts.model_sha256) != 0) {
+        log_warn("%s is not the configuration that the checkpoint was made with", e->o->config);
+    }
+    free(canonical);
+}
+
 static int load_config(struct export *e, struct err *err)
 {
     const char *dir = e->o->ckpt_dir;
@@ -48,6 +59,9 @@ static int load_config(struct export *e, struct err *err)
             rc = model_config_parse(&e->config, buf_cstr(&text), text.len, e->o->config, err);
         }
         buf_fini(&text);
+        if (rc == 0) {
+            warn_of_config(e);
+        }
         return rc;
     }
     if (e->facts.model == NULL) {
@@ -129,13 +143,22 @@ static int load_metrics(struct export *e, struct err *err)
     return 0;
 }
 
+/* The one beside the checkpoint, the one its text was packed with, the one of the weights it began
+ * with. */
 static int choose_tokenizer(struct export *e, struct err *err)
 {
     const json_t *train = json_object_get(e->run, "train");
-    const char *folders[] = {e->o->ckpt_dir,
-                             json_string_value(json_object_get(train, "init_from"))};
-    TRY(hf_tokenizer_choose(&e->tokenizer, e->o->tokenizer, folders, 2, e->facts.origin == NULL,
-                            &e->config, err));
+    const char *text = json_string_value(json_object_get(json_object_get(train, "data"), "train"));
+    const char *begun = json_string_value(json_object_get(train, "init_from"));
+    char *files[] = {mem_printf("%s/tokenizer.json", e->o->ckpt_dir),
+                     text != NULL ? mem_printf("%s.tokenizer.json", text) : NULL,
+                     begun != NULL ? mem_printf("%s/tokenizer.json", begun) : NULL};
+    int rc = hf_tokenizer_choose(&e->tokenizer, e->o->tokenizer, (const char *const *)files, 3,
+                                 e->facts.origin == NULL, &e->config, err);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        free(files[i]);
+    }
+    TRY(rc);
     if (e->tokenizer.kind == HF_TOKENIZER_NONE && e->o->tokenizer == NULL) {
         log_warn("no tokenizer is known for this model: none is written (--tokenizer names one)");
     }

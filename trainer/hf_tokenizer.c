@@ -16,22 +16,20 @@
 #define CONFIG_FILE    "tokenizer_config.json"
 #define FILE_BYTES_MAX (256u << 20)
 #define END_OF_TEXT    "<|endoftext|>"
+/* A larger vocabulary is there for something. */
+#define BYTES_VOCAB_MAX 512
 
 /* ---- which one */
 
-static bool has_tokenizer(const char *folder)
+/* The files beside a tokenizer.json belong to it; those beside a file of another name may not. */
+static void take_file(struct hf_tokenizer *t, const char *file)
 {
-    char *path = mem_printf("%s/" MAIN_FILE, folder);
-    bool there = access(path, F_OK) == 0;
-    free(path);
-    return there;
-}
-
-static void take_folder(struct hf_tokenizer *t, const char *folder)
-{
+    const char *slash = strrchr(file, '/');
     t->kind = HF_TOKENIZER_FILES;
-    t->folder = mem_strdup(folder);
-    t->file = mem_printf("%s/" MAIN_FILE, folder);
+    t->file = mem_strdup(file);
+    if (slash != NULL && strcmp(slash + 1, MAIN_FILE) == 0) {
+        t->folder = mem_printf("%.*s", (int)(slash - file), file);
+    }
 }
 
 static int take_path(struct hf_tokenizer *t, const char *path, struct err *err)
@@ -41,18 +39,19 @@ static int take_path(struct hf_tokenizer *t, const char *path, struct err *err)
         return err_set_errno(err, "cannot open the tokenizer %s", path);
     }
     if (!S_ISDIR(st.st_mode)) {
-        t->kind = HF_TOKENIZER_FILES;
-        t->file = mem_strdup(path);
+        take_file(t, path);
         return 0;
     }
-    if (!has_tokenizer(path)) {
-        return err_set(err, ERR_NOT_FOUND, "%s has no " MAIN_FILE, path);
+    char *file = mem_printf("%s/" MAIN_FILE, path);
+    bool there = access(file, F_OK) == 0;
+    if (there) {
+        take_file(t, file);
     }
-    take_folder(t, path);
-    return 0;
+    free(file);
+    return there ? 0 : err_set(err, ERR_NOT_FOUND, "%s has no " MAIN_FILE, path);
 }
 
-int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *const *folders,
+int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *const *files,
                         size_t count, bool began_here, const struct model_config *config,
                         struct err *err)
 {
@@ -72,12 +71,14 @@ int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *
         return take_path(t, choice, err);
     }
     for (size_t i = 0; i < count; i++) {
-        if (folders[i] != NULL && has_tokenizer(folders[i])) {
-            take_folder(t, folders[i]);
+        if (files[i] != NULL && access(files[i], F_OK) == 0) {
+            take_file(t, files[i]);
             return 0;
         }
     }
-    t->kind = began_here && fits ? HF_TOKENIZER_BYTES : HF_TOKENIZER_NONE;
+    if (began_here && fits && config->vocab_size <= BYTES_VOCAB_MAX) {
+        t->kind = HF_TOKENIZER_BYTES;
+    }
     return 0;
 }
 

@@ -16,10 +16,10 @@ struct hf_tokenizer {
     char *file, *folder; /* owned; of FILES: tokenizer.json, and where the others are, or NULL */
 };
 
-/* choice: "bytes", "none", a tokenizer.json, or a folder with one. NULL: the first of `folders`
- * (count, entries may be NULL) that has one; else, for a model that began here, bytes if its
- * vocabulary has room for them; else none. */
-int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *const *folders,
+/* choice: "bytes", "none", a tokenizer.json, or a folder with one. NULL: the first of `files`
+ * (count, entries may be NULL) that is there; else, for a model that began here and has hardly more
+ * tokens than there are bytes, bytes; else none. */
+int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *const *files,
                         size_t count, bool began_here, const struct model_config *config,
                         struct err *err);
 void hf_tokenizer_fini(struct hf_tokenizer *t); /* a zeroed one is fine */

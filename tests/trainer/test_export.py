@@ -10,7 +10,7 @@ import pytest
 
 from dstrain import LAYOUTS, ROOT, dstrain, read_checkpoint
 from hf import bf16_code, bf16_of, decode, e4m3_of, elements, f32, is_recipe, read_folder, shapes
-from test_damage import flip, shard_of, truncate
+from test_damage import edit_manifest, flip, shard_of, truncate
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
@@ -271,7 +271,9 @@ def test_tokenizer_choice(checkpoint, tmp_path):
     assert (tmp_path / "a" / "tokenizer.json").read_text() == (own / "tokenizer.json").read_text()
     assert (tmp_path / "a" / "tokenizer_config.json").read_text() == '{"x": 1}'
     assert load(tmp_path / "a" / "config.json")["eos_token_id"] == 1  # the model's own word
-    dstrain("export", checkpoint, tmp_path / "b", "--tokenizer", own / "tokenizer.json")
+    (tmp_path / "bpe.json").write_text('{"model": {"vocab": {"a": 0, "b": 256}}}')
+    dstrain("export", checkpoint, tmp_path / "b", "--tokenizer", tmp_path / "bpe.json")
+    assert (tmp_path / "b" / "tokenizer.json").read_text() == (own / "tokenizer.json").read_text()
     assert load(tmp_path / "b" / "tokenizer_config.json")["model_max_length"] == 256
     dstrain("export", checkpoint, tmp_path / "c", "--tokenizer", "none")
     assert not (tmp_path / "c" / "tokenizer.json").exists()
@@ -285,6 +287,46 @@ def test_tokenizer_choice(checkpoint, tmp_path):
     dstrain("export", tmp_path / "ckpt2", tmp_path / "f")
     assert (tmp_path / "f" / "tokenizer.json").read_bytes() == (tmp_path / "a" / "tokenizer.json").read_bytes()
     assert not (tmp_path / "d").exists()
+
+
+def test_tokenizer_of_the_text(trained, checkpoint, corpus, tmp_path, model):
+    """The tokenizer that the text was packed with is found beside it; a large vocabulary is not taken for bytes."""
+    beside = f"{corpus}.tokenizer.json"
+    try:
+        with open(beside, "w", encoding="utf-8") as f:
+            f.write('{"model": {"vocab": {"z": 256}}}')
+        dstrain("export", checkpoint, tmp_path / "hf")
+    finally:
+        os.unlink(beside)
+    assert (tmp_path / "hf" / "tokenizer.json").read_text() == '{"model": {"vocab": {"z": 256}}}'
+    trainer, _ = trained
+    trainer.write(steps=1, model={**model, "vocab_size": 600})
+    large = trainer.run("large").checkpoint(1)
+    trainer.write()
+    done = dstrain("export", large, tmp_path / "none")
+    assert "no tokenizer" in done.stderr and not (tmp_path / "none" / "tokenizer.json").exists()
+
+
+def test_older_checkpoint(trained, tmp_path, model):
+    """A checkpoint that does not hold its configuration is exported with the one given; another one than it was made with is warned of."""
+    trainer, _ = trained
+    trainer.write(steps=2, ckpt_every=2)
+    checkpoint = trainer.run("older").checkpoint(2)
+    trainer.write()
+    dstrain("export", checkpoint, tmp_path / "new")
+    edit_manifest(checkpoint, lambda m: m["layout"].pop("model"))
+    done = dstrain("export", checkpoint, tmp_path / "no", status=78)
+    assert "--config" in done.stderr
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(model))
+    done = dstrain("export", checkpoint, tmp_path / "old", "--config", config)
+    assert done.stderr == "" and read_folder(tmp_path / "old") == read_folder(tmp_path / "new")
+    config.write_text(json.dumps({**model, "rope_theta": 5000.0}))
+    done = dstrain("export", checkpoint, tmp_path / "other", "--config", config)
+    assert "not the configuration" in done.stderr
+    config.write_text(json.dumps({**model, "hidden_size": 48}))
+    done = dstrain("export", checkpoint, tmp_path / "no", "--config", config, status=83)
+    assert "the model needs" in done.stderr and not (tmp_path / "no").exists()
 
 
 def rows_of(card):
