@@ -67,7 +67,7 @@ static int load_config(struct export *e, struct err *err)
     if (e->facts.model == NULL) {
         return err_set(err, ERR_CONFIG,
                        "%s does not hold its model's configuration, it is older than that (give "
-                       "--config with the run's config.json)",
+                       "--model with the run's config.json)",
                        dir);
     }
     return model_config_parse(&e->config, e->facts.model, strlen(e->facts.model), dir, err);

@@ -34,7 +34,7 @@ static const char help_export[] =
     "  --facts FILE         what `dsctl job show ID -o json` printed: GPU-hours and cost for\n"
     "                       the card\n"
     "  --metrics FILE       metrics.jsonl: losses for the card; default: the run's own\n"
-    "  --config FILE        config.json, for a checkpoint from before they held their own\n";
+    "  --model FILE         config.json, for a checkpoint from before they held their own\n";
 
 static const char help_import[] =
     "dstrain import HF_DIR CKPT [options]: a Hugging Face folder of a DeepSeek-V3-shaped\n"
@@ -80,7 +80,7 @@ static int parse_export(struct export_options *o, int argc, char **argv)
                                             {"tokenizer", required_argument, NULL, 't'},
                                             {"facts", required_argument, NULL, 'F'},
                                             {"metrics", required_argument, NULL, 'm'},
-                                            {"config", required_argument, NULL, 'c'},
+                                            {"model", required_argument, NULL, 'c'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     static const char *const dtypes[] = {

@@ -9,7 +9,8 @@ For each of several small random models:
   the tokenizer                                                           -> bytes, there and back
 
 Needs torch, transformers, safetensors and ml_dtypes; with accelerate, transformers also decodes the FP8 itself.
-usage: check_export.py --bin build/bin --logits build/tests/tools/logits [--seed N] [--only CASE] [--keep DIR]
+`make check-export REFERENCE_PYTHON=venv/bin/python` runs it.
+usage: check_export.py [--bin build/bin] [--logits build/tests/tools/logits] [--seed N] [--only CASE] [--keep DIR]
 """
 import argparse
 import json

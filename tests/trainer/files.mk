@@ -11,3 +11,9 @@ CHECK_PROGRAMS += $(logits_tool)
 $(logits_tool): $(BUILD)/obj/tests/tools/logits.c.o $(trainer_a) $(proto_a) $(lib_a)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_trainer)
+
+# Exports and imports against transformers, in a Python that has torch, transformers, safetensors and ml_dtypes.
+.PHONY: check-export
+REFERENCE_PYTHON ?= python3
+check-export: all $(logits_tool)
+	@$(REFERENCE_PYTHON) tests/reference/check_export.py --bin $(BUILD)/bin --logits $(logits_tool) $(if $(SEED),--seed $(SEED))

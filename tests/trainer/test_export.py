@@ -316,16 +316,16 @@ def test_older_checkpoint(trained, tmp_path, model):
     dstrain("export", checkpoint, tmp_path / "new")
     edit_manifest(checkpoint, lambda m: m["layout"].pop("model"))
     done = dstrain("export", checkpoint, tmp_path / "no", status=78)
-    assert "--config" in done.stderr
+    assert "--model" in done.stderr
     config = tmp_path / "config.json"
     config.write_text(json.dumps(model))
-    done = dstrain("export", checkpoint, tmp_path / "old", "--config", config)
+    done = dstrain("export", checkpoint, tmp_path / "old", "--model", config)
     assert done.stderr == "" and read_folder(tmp_path / "old") == read_folder(tmp_path / "new")
     config.write_text(json.dumps({**model, "rope_theta": 5000.0}))
-    done = dstrain("export", checkpoint, tmp_path / "other", "--config", config)
+    done = dstrain("export", checkpoint, tmp_path / "other", "--model", config)
     assert "not the configuration" in done.stderr
     config.write_text(json.dumps({**model, "hidden_size": 48}))
-    done = dstrain("export", checkpoint, tmp_path / "no", "--config", config, status=83)
+    done = dstrain("export", checkpoint, tmp_path / "no", "--model", config, status=83)
     assert "the model needs" in done.stderr and not (tmp_path / "no").exists()
 
 
