@@ -165,6 +165,45 @@ static void test_facts(void **state)
     free(canonical);
 }
 
+/* Facts of a run hold its model and the telling part of its job file, whatever the seed; absurdly
+ * long paths are left out rather than the layout made too large. */
+static void test_facts_of_a_run(void **state)
+{
+    (void)state;
+    static const char yaml[] =
+        "name: x\ntrain: {model: m, data: {train: d}, global_batch: 2, steps: "
+        "7, seed: 18446744073709551615}\n";
+    struct jobspec spec;
+    struct model_config model;
+    struct mesh mesh;
+    struct ckpt_facts f;
+    assert_int_equal(jobspec_parse(&spec, yaml, strlen(yaml), "j", "/", NULL, 0, NULL), 0);
+    assert_int_equal(model_config_parse(&model, "{}", 2, "m", NULL), 0);
+    assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
+    ckpt_facts_init(&f, &spec, &model, &mesh, 1, 1000);
+    assert_int_equal(f.seed, UINT64_MAX);
+    assert_true(isnan(f.loss) && isnan(f.valid_loss) && !f.weights_only && f.origin == NULL);
+    assert_non_null(strstr(f.run, "\"name\":\"x\""));
+    assert_non_null(strstr(f.run, "\"steps\":7"));
+    assert_null(strstr(f.run, "seed"));
+    struct model_config again;
+    assert_int_equal(model_config_parse(&again, f.model, strlen(f.model), "m", NULL), 0);
+    assert_int_equal(again.n_routed_experts, model.n_routed_experts);
+    ckpt_facts_fini(&f);
+    free(spec.train.data_train);
+    spec.train.data_train = mem_alloc(50001);
+    memset(spec.train.data_train, 'd', 50000);
+    ckpt_facts_init(&f, &spec, &model, &mesh, 1, 1000);
+    assert_null(f.run);
+    char *layout = ckpt_facts_encode(&f);
+    char *canonical;
+    assert_int_equal(manifest_layout(layout, &canonical, NULL), 0);
+    free(layout);
+    free(canonical);
+    ckpt_facts_fini(&f);
+    jobspec_fini(&spec);
+}
+
 /* ---- saving and loading */
 
 enum { PARAMS = 5 };
@@ -526,10 +565,10 @@ static void test_save_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_deal),       cmocka_unit_test(test_facts),
-        cmocka_unit_test(test_weights),    cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_snapshot),   cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_deal),           cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_facts_of_a_run), cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_forged),         cmocka_unit_test(test_save_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
