@@ -113,3 +113,8 @@ TRAINER_TESTS += tests/unit/trainer/test_tensor_list.c
 TRAINER_TESTS += tests/unit/trainer/test_hf_index.c
 TRAINER_TESTS += tests/unit/trainer/test_hf_plan.c
 TRAINER_TESTS += tests/unit/trainer/test_hf_encode.c
+
+# Use of a trained model.
+TRAINER_SRC += trainer/model_open.c
+TRAINER_SRC += trainer/eval.c
+TRAINER_SRC += trainer/main_eval.c

@@ -23,6 +23,7 @@ static const char help[] =
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
     "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
+    "  dstrain eval CKPT --data PREFIX [--batches N] [--json]\n"
     "\n"
     "`dstrain COMMAND --help` explains one command.\n"
     "\n"
@@ -253,7 +254,8 @@ int main(int argc, char **argv)
                     {"pack", main_pack},
                     {"inspect", main_inspect},
                     {"export", main_export},
-                    {"import", main_import}};
+                    {"import", main_import},
+                    {"eval", main_eval}};
     log_init("dstrain", LOG_INFO);
     if (argc < 2) {
         fputs(help, stderr);

@@ -1,0 +1,83 @@
+/* dstrain eval: command line. */
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "trainer/eval.h"
+#include "trainer/main.h"
+#include "trainer/run.h"
+
+static const char help[] =
+    "dstrain eval CKPT --data PREFIX [options]: loss (nats a token) and perplexity of a\n"
+    "checkpoint over the packed corpus PREFIX.bin, PREFIX.idx; for a model of the byte\n"
+    "tokenizer also bits per byte. A checkpoint of any layout is computed on one process,\n"
+    "in the precision it was trained in.\n"
+    "\n"
+    "  --data PREFIX        from dstrain pack\n"
+    "  --batches N          only N windows, spread evenly over the corpus; default: all\n"
+    "  --sequence-length N  of a window; default: as in training\n"
+    "  --model FILE         config.json, for a checkpoint from before they held their own\n"
+    "  --json               one JSON object instead of key=value\n"
+    "\n"
+    "Windows are fixed and each token is a target once; a last part that does not fill one\n"
+    "is left out. OMP_NUM_THREADS: threads; default: all cores.\n";
+
+/* -1: go on, else the exit status. */
+static int parse(struct eval_options *o, int argc, char **argv)
+{
+    static const struct option options[] = {{"data", required_argument, NULL, 'd'},
+                                            {"batches", required_argument, NULL, 'b'},
+                                            {"sequence-length", required_argument, NULL, 's'},
+                                            {"model", required_argument, NULL, 'm'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    uint64_t length = 0;
+    int c;
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case 'd':
+            o->data = optarg;
+            break;
+        case 'b':
+            if (!main_parse_u64(optarg, INT64_MAX, &o->batches) || o->batches == 0) {
+                return main_usage("eval", "--batches wants a number from 1 up");
+            }
+            break;
+        case 's':
+            if (!main_parse_u64(optarg, INT_MAX, &length) || length == 0) {
+                return main_usage("eval", "--sequence-length wants a number from 1 up");
+            }
+            o->sequence_length = (uint32_t)length;
+            break;
+        case 'm':
+            o->model = optarg;
+            break;
+        case 'j':
+            o->json = true;
+            break;
+        case 'h':
+            fputs(help, stdout);
+            return 0;
+        default:
+            return main_usage("eval", "wrong option");
+        }
+    }
+    if (optind != argc - 1 || o->data == NULL) {
+        return main_usage("eval", "eval wants one checkpoint folder and --data PREFIX");
+    }
+    o->ckpt = argv[optind];
+    return -1;
+}
+
+int main_eval(int argc, char **argv)
+{
+    struct eval_options o = {0};
+    struct err err = {0};
+    int status = parse(&o, argc, argv);
+    if (status >= 0) {
+        return status;
+    }
+    int rc = eval_corpus(&o, &err);
+    return rc == 0 ? 0 : main_complain(&err, run_exit_status(rc));
+}
