@@ -24,6 +24,7 @@ static const char help[] =
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
     "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
     "  dstrain eval CKPT --data PREFIX [--batches N] [--json]\n"
+    "  dstrain generate CKPT --prompt TEXT [--temperature X] [--speculate]\n"
     "\n"
     "`dstrain COMMAND --help` explains one command.\n"
     "\n"
@@ -255,7 +256,8 @@ int main(int argc, char **argv)
                     {"inspect", main_inspect},
                     {"export", main_export},
                     {"import", main_import},
-                    {"eval", main_eval}};
+                    {"eval", main_eval},
+                    {"generate", main_generate}};
     log_init("dstrain", LOG_INFO);
     if (argc < 2) {
         fputs(help, stderr);

@@ -23,7 +23,7 @@ def one_line(done, *words):
 
 def test_help():
     """Help of each command goes to stdout with status 0."""
-    for words in (["--help"], ["run", "--help"], ["pack", "--help"], ["inspect", "--help"], ["export", "--help"], ["import", "--help"]):
+    for words in (["--help"], *([name, "--help"] for name in ("run", "pack", "inspect", "export", "import", "eval", "generate"))):
         done = dstrain(*words)
         assert "dstrain" in done.stdout and done.stderr == ""
         assert max(map(len, done.stdout.splitlines())) <= 90
