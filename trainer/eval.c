@@ -61,7 +61,7 @@ static int open_all(struct eval *e, const struct eval_options *o, struct err *er
                        o->data, e->data.tokens, e->length + 1);
     }
     e->used = o->batches > 0 && o->batches < e->windows ? o->batches : e->windows;
-    e->is_bytes = e->m.facts.origin == NULL && e->m.config.vocab_size >= TOKENIZER_BYTES_VOCAB;
+    e->is_bytes = model_open_check_bytes(&e->m, o->ckpt, NULL) == 0;
     return model_open_weights(&e->m, o->ckpt, op_cpu(model_open_threads()),
                               precision_of(&e->m.facts), e->length, err);
 }

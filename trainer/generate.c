@@ -91,14 +91,7 @@ static bool write_byte(void *ctx, int32_t token)
 static int check(const struct open_model *m, const struct generate_options *o, struct err *err)
 {
     const struct model_config *c = &m->config;
-    if (c->vocab_size < TOKENIZER_BYTES_VOCAB || m->facts.origin != NULL) {
-        return err_set(err, ERR_CONFIG,
-                       "%s: its model was not made for the byte tokenizer (%s), the only one that "
-                       "generate knows",
-                       o->ckpt,
-                       m->facts.origin != NULL ? "its first weights were imported"
-                                               : "its vocabulary is too small");
-    }
+    TRY(model_open_check_bytes(m, o->ckpt, err));
     if (o->speculate && c->num_nextn_predict_layers == 0) {
         return err_set(err, ERR_CONFIG,
                        "--speculate: this model has no MTP module to guess with "

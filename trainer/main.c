@@ -23,7 +23,7 @@ static const char help[] =
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
     "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
-    "  dstrain eval CKPT --data PREFIX [--batches N] [--json]\n"
+    "  dstrain eval CKPT --data PREFIX|FILE.jsonl [--batches N] [--json]\n"
     "  dstrain generate CKPT --prompt TEXT [--temperature X] [--speculate]\n"
     "\n"
     "`dstrain COMMAND --help` explains one command.\n"

@@ -2,16 +2,19 @@
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "trainer/eval.h"
+#include "trainer/eval_jsonl.h"
 #include "trainer/main.h"
 #include "trainer/run.h"
 
 static const char help[] =
-    "dstrain eval CKPT --data PREFIX [options]: loss (nats a token) and perplexity of a\n"
-    "checkpoint over the packed corpus PREFIX.bin, PREFIX.idx; for a model of the byte\n"
-    "tokenizer also bits per byte. A checkpoint of any layout is computed on one process,\n"
-    "in the precision it was trained in.\n"
+    "dstrain eval CKPT --data PREFIX|FILE.jsonl [options]\n"
+    "\n"
+    "PREFIX: loss (nats a token) and perplexity of a checkpoint over the packed corpus\n"
+    "PREFIX.bin, PREFIX.idx, in the precision of training; for a model of the byte tokenizer\n"
+    "also bits per byte. A checkpoint of any layout is computed on one process.\n"
     "\n"
     "  --data PREFIX        from dstrain pack\n"
     "  --batches N          only N windows, spread evenly over the corpus; default: all\n"
@@ -19,8 +22,20 @@ static const char help[] =
     "  --model FILE         config.json, for a checkpoint from before they held their own\n"
     "  --json               one JSON object instead of key=value\n"
     "\n"
+    "FILE.jsonl: questions for a model of the byte tokenizer, one a line, scored in FP32 by\n"
+    "log-likelihood as lm-evaluation-harness does; the last two options alone apply:\n"
+    "  {\"context\":TEXT, \"choices\":[TEXT...], \"answer\":INDEX}    acc, acc_norm (per byte)\n"
+    "  {\"context\":TEXT, \"target\":TEXT}    cloze_acc (is it what greedy decoding gives),\n"
+    "                                       cloze_perplexity (of targets)\n"
+    "\n"
     "Windows are fixed and each token is a target once; a last part that does not fill one\n"
     "is left out. OMP_NUM_THREADS: threads; default: all cores.\n";
+
+static bool is_jsonl(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot != NULL && strcmp(dot, ".jsonl") == 0;
+}
 
 /* -1: go on, else the exit status. */
 static int parse(struct eval_options *o, int argc, char **argv)
@@ -67,6 +82,9 @@ static int parse(struct eval_options *o, int argc, char **argv)
         return main_usage("eval", "eval wants one checkpoint folder and --data PREFIX");
     }
     o->ckpt = argv[optind];
+    if (is_jsonl(o->data) && (o->batches > 0 || o->sequence_length > 0)) {
+        return main_usage("eval", "--batches and --sequence-length are for a packed corpus");
+    }
     return -1;
 }
 
@@ -78,6 +96,6 @@ int main_eval(int argc, char **argv)
     if (status >= 0) {
         return status;
     }
-    int rc = eval_corpus(&o, &err);
+    int rc = is_jsonl(o.data) ? eval_jsonl(&o, &err) : eval_corpus(&o, &err);
     return rc == 0 ? 0 : main_complain(&err, run_exit_status(rc));
 }

@@ -67,3 +67,79 @@ def test_refusals(trainer, corpus, model, tmp_path):
     data[-5] ^= 1
     shard.write_bytes(data)
     assert shard.name in dstrain("eval", damaged, "--data", corpus, status=83).stderr
+
+
+def ask(ckpt, path, *items):
+    path.write_text("".join(json.dumps(item) + "\n\n" for item in items))
+    return evaluate(ckpt, "--data", path)
+
+
+def likelihood(ckpt, path, context, target):
+    """Nats of the target, and whether it is the greedy one."""
+    got = ask(ckpt, path, {"context": context, "target": target})
+    assert got["cloze_items"] == 1
+    return -math.log(got["cloze_perplexity"]), got["cloze_acc"] == 1
+
+
+def test_questions(trainer, tmp_path):
+    """Likelihoods are those of the corpus evaluation; choices are told apart by them; greedy targets are what generate gives."""
+    trainer.write(steps=60, ckpt_every=60)
+    ckpt = trainer.run("run", layout="ep2").checkpoint(60)
+    path = tmp_path / "q.jsonl"
+    text = "the number of bytes, é, in it: 32"[:32]
+    (tmp_path / "t.txt").write_text(text)
+    dstrain("pack", tmp_path / "t.txt", "-o", tmp_path / "t")
+    packed = evaluate(ckpt, "--data", tmp_path / "t")
+    assert packed["tokens"] == 32 and len(text.encode()) == 33
+    assert -likelihood(ckpt, path, text[0], text[1:])[0] == pytest.approx(packed["loss"] * 32, rel=1e-4)
+
+    context, choices = "return ", ["0;\n", "a long choice that is not likely", "é", "err_set"]
+    nats = [likelihood(ckpt, path, context, c)[0] for c in choices]
+    best = max(range(4), key=lambda i: nats[i])
+    best_norm = max(range(4), key=lambda i: nats[i] / len(choices[i].encode()))
+    items = [{"context": context, "choices": choices, "answer": i} for i in (best, best_norm, 1)]
+    got = ask(ckpt, path, *items)
+    assert got["choice_items"] == 3
+    assert got["acc"] == pytest.approx(sum(i["answer"] == best for i in items) / 3)
+    assert got["acc_norm"] == pytest.approx(sum(i["answer"] == best_norm for i in items) / 3)
+
+    moved = [likelihood(ckpt, path, *pair) for pair in (("return  ", "x"), ("return ", " x"), ("return", "  x"))]
+    assert moved[0] == moved[1] == moved[2]
+    greedy = dstrain("generate", ckpt, "--prompt", "return", "--max-new-tokens", "5").stdout
+    assert likelihood(ckpt, path, "return", greedy)[1]
+    assert not likelihood(ckpt, path, "return", greedy[:-1] + "\x07")[1]
+    long = ask(ckpt, path, {"context": "x" * 100 + "abc " * 100, "target": "de"})
+    assert long["truncated"] == 1
+    short = ask(ckpt, path, {"context": ("abc " * 100)[-255:], "target": "de"})
+    assert short["truncated"] == 0 and short["cloze_perplexity"] == long["cloze_perplexity"]
+    empty = ask(ckpt, path, {"context": "", "target": "a"}, {"context": "a", "target": "b"})
+    assert empty["cloze_items"] == 2 and "acc" not in empty
+    assert dstrain("eval", ckpt, "--data", path).stdout.startswith("cloze_items=2 cloze_acc=")
+
+
+@pytest.mark.parametrize(
+    "line,words",
+    [
+        ("{", "q.jsonl:2: "),
+        ("[1]", "q.jsonl:2: expected"),
+        ('{"context":"a"}', "expected"),
+        ('{"context":"a","target":"b","choices":["c"],"answer":0}', "expected"),
+        ('{"context":"a","choices":["b"],"answer":1}', "answer"),
+        ('{"context":"a","choices":["b"],"answer":"0"}', "answer"),
+        ('{"context":"a","choices":["b",1],"answer":0}', "choices"),
+        ('{"context":"a","target":""}', "empty"),
+        (json.dumps({"context": "a", "target": "b" * 257}), "longer"),
+    ],
+)
+def test_bad_questions(trainer, tmp_path, line, words):
+    """A question that makes no sense is status 65 with file and line."""
+    trainer.write(steps=1, optimizer={"lr": 3e-3}, ckpt_every=1, valid_every=0)
+    ckpt = trainer.run("run").checkpoint(1)
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"context":"a","target":"b"}\n' + line + "\n")
+    done = dstrain("eval", ckpt, "--data", path, status=65)
+    assert done.stdout == "" and "q.jsonl:2: " in done.stderr and words in done.stderr
+    path.write_text("\n")
+    assert "no question" in dstrain("eval", ckpt, "--data", path, status=65).stderr
+    dstrain("eval", ckpt, "--data", tmp_path / "none.jsonl", status=66)
+    dstrain("eval", ckpt, "--data", path, "--batches", 1, status=64)
