@@ -23,7 +23,15 @@ static void linear_share(void *ctx, size_t task, size_t worker)
     size_t from = j->y.cols * task / j->shares, to = j->y.cols * (task + 1) / j->shares;
     for (size_t n = from; n < to; n++) {
         const float *w = j->w + n * j->x.cols;
-        for (size_t r = 0; r < j->x.rows; r++) {
+        size_t r = 0;
+        for (; r + 2 <= j->x.rows; r += 2) {
+            const float *x = j->x.data + r * j->x.ld;
+            float y[2];
+            cpu_kernels->dot_two(x, x + j->x.ld, w, j->x.cols, y);
+            j->y.data[r * j->y.ld + n] = y[0];
+            j->y.data[(r + 1) * j->y.ld + n] = y[1];
+        }
+        if (r < j->x.rows) {
             j->y.data[r * j->y.ld + n] = cpu_kernels->dot(j->x.data + r * j->x.ld, w, j->x.cols);
         }
     }

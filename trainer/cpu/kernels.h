@@ -89,6 +89,8 @@ struct kernels {
     double (*sum_squares)(const float *x, size_t count);
     double (*sum)(const float *x, size_t count);
     float (*dot)(const float *x, const float *y, size_t count);
+    /* The bits of dot(x0, y) and dot(x1, y). */
+    void (*dot_two)(const float *x0, const float *x1, const float *y, size_t count, float out[2]);
     void (*fp8_encode)(const float *x, uint8_t *code, size_t count);
     void (*fp8_decode)(const uint8_t *code, float *x, size_t count);
     void (*exp)(const float *x, float *y, size_t count);

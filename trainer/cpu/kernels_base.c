@@ -181,6 +181,12 @@ static float dot_run(const float *x, const float *y, size_t count)
     return dot(x, y, count);
 }
 
+static void dot_two_run(const float *x0, const float *x1, const float *y, size_t count,
+                        float out[2])
+{
+    dot_two(x0, x1, y, count, out);
+}
+
 static bool available(void)
 {
     return KERNELS_AVAILABLE;
@@ -215,6 +221,7 @@ const struct kernels KERNELS = {
     .sum_squares = sum_squares,
     .sum = sum,
     .dot = dot_run,
+    .dot_two = dot_two_run,
     .fp8_encode = encode,
     .fp8_decode = decode,
     .exp = exp_run,
