@@ -48,13 +48,14 @@ CXXFLAGS_ALL = -std=c++17 $(OPT) $(DEFS) $(INCLUDES) -MMD -MP $(CXXFLAGS)
 LDFLAGS_ALL = $(OPT) -Wl,--as-needed $(LDFLAGS)
 
 # Each folder lists its sources: X_SRC, and its unit tests: X_TESTS.
-include lib/files.mk proto/files.mk daemon/files.mk worker/files.mk trainer/files.mk ctl/files.mk
+include lib/files.mk proto/files.mk daemon/files.mk daemon/sim/files.mk worker/files.mk trainer/files.mk ctl/files.mk
 
 obj = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 lib_a := $(BUILD)/lib.a
 proto_a := $(BUILD)/proto.a
 core_a := $(BUILD)/core.a
 daemon_a := $(BUILD)/daemon.a
+sim_a := $(BUILD)/sim.a
 worker_a := $(BUILD)/worker.a
 trainer_a := $(BUILD)/trainer.a
 ctl_a := $(BUILD)/ctl.a
@@ -70,16 +71,19 @@ $(lib_a): $(call obj,$(LIB_SRC))
 $(proto_a): $(call obj,$(PROTO_SRC)) $(BUILD)/obj/gen/proto/ds.pb-c.c.o
 $(core_a): $(call obj,$(CORE_SRC))
 $(daemon_a): $(call obj,$(DAEMON_SRC))
+$(sim_a): $(call obj,$(SIM_SRC))
 $(worker_a): $(call obj,$(WORKER_SRC))
 $(trainer_a): $(call obj,$(TRAINER_SRC))
 $(ctl_a): $(call obj,$(CTL_SRC))
 
-PROGRAMS := dsd dsworkerd dsshim dstrain dsctl
+PROGRAMS := dsd dssim dsworkerd dsshim dstrain dsctl
 BINS := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
 all: $(BINS)
 
 $(BUILD)/bin/dsd: $(call obj,daemon/main.c) $(daemon_a) $(core_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsd: LIBS = $(LIBS_daemon)
+$(BUILD)/bin/dssim: $(call obj,daemon/sim/main.c) $(sim_a) $(daemon_a) $(core_a) $(proto_a) $(lib_a)
+$(BUILD)/bin/dssim: LIBS = $(LIBS_daemon)
 $(BUILD)/bin/dsworkerd: $(call obj,worker/main.c) $(worker_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsworkerd: LIBS = $(LIBS_worker)
 $(BUILD)/bin/dsshim: $(call obj,worker/shim_main.c) $(worker_a) $(proto_a) $(lib_a)

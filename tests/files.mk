@@ -55,7 +55,7 @@ format-check:
 check-headers: $(BUILD)/gen/proto/ds.pb-c.h $(GENERATED_HEADERS)
 	@$(LINT)/headers.py $(filter %.h,$(C_FILES)) -- $(CC) -std=c11 $(DEFS) $(INCLUDES) $(WARN_C) -fsyntax-only
 check-layers: $(core_a) $(proto_a) $(lib_a)
-	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) \
+	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(SIM_SRC) \
 	    $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
 	    $(TRAINER_TESTS) $(CTL_TESTS)
 

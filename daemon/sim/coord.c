@@ -1,7 +1,7 @@
 /* The coordinator process: the production core, pump and store. Inputs that come within a few
  * milliseconds are one batch, as in a turn of the real loop. A crash drops what was not committed;
  * it may come at any time, before or after the commit of a batch, or between two of its effects. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>

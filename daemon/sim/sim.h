@@ -9,8 +9,8 @@
  * hold, drain, find corrupt checkpoints check.c   what must be true of the database and of what the
  * workers saw
  */
-#ifndef TESTS_SIM_SIM_H
-#define TESTS_SIM_SIM_H
+#ifndef DAEMON_SIM_SIM_H
+#define DAEMON_SIM_SIM_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* Ranks. A gang steps when all its ranks run, whatever the coordinator does; when one is gone the
  * others notice after a while. The shards of a save become durable one by one while training goes
  * on; rank 0 reports the steps. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <inttypes.h>
 #include <stdio.h>

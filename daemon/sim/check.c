@@ -1,6 +1,6 @@
 /* What must be true, found out without asking the core: from the tables with SQL, and from what the
  * workers saw. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <sqlite3.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* The worker process and its machine. What it knows of attempts is durable (the shims keep it), so
  * a restart loses nothing; a reboot loses all. Reports of ranks are sent again until they are
  * answered. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* People. Each submits with a key and tries again with it until somebody answers; whoever was
  * answered once must get the same job for ever. Others cancel, hold, release, drain, resume and
  * find that a checkpoint is corrupt. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Connections. Each keeps the order of what is sent on it, in both directions; nothing that is
  * under way survives its end. One side may learn of the end much later than the other. */
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>

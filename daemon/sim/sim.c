@@ -1,4 +1,4 @@
-#include "tests/sim/sim.h"
+#include "daemon/sim/sim.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -66,10 +66,10 @@ void sim_fail(struct sim *sim, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    printf("sim: seed %" PRIu64 " at %.3f s: ", sim->seed, (double)sim->now_ms / 1000);
+    printf("dssim: seed %" PRIu64 " at %.3f s: ", sim->seed, (double)sim->now_ms / 1000);
     vprintf(fmt, ap);
-    printf("\nsim: repeat it with SEED=%" PRIu64
-           " (TRACE=1 says what happens); its database is in %s\n",
+    printf("\ndssim: repeat it with: dssim run --seed %" PRIu64
+           " --verbose; its database is in %s\n",
            sim->seed, sim->dir);
     va_end(ap);
     fflush(stdout);

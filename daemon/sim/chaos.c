@@ -1,12 +1,9 @@
-/* sim: the cluster in a box, seed by seed.
- *
- *   sim [--seed N] [--seeds N] [--verbose]     seeds N, N+1, ...; the first one twice, to see that
- * a seed repeats to the bit
- *
- * A run: options are drawn from the seed; for a while everything fails that may fail; then the
- * faults stop, what is held is released, and every job must end. Checkers look all the time. Exit
- * status 0, or 1 with the seed that shows it. */
-#include "tests/sim/sim.h"
+/* One seed of the cluster in a box: options are drawn from the seed; for a while everything fails
+ * that may fail; then the faults stop, what is held is released, and every job must end. Checkers
+ * look all the time. */
+#include "daemon/sim/chaos.h"
+
+#include "daemon/sim/sim.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -170,8 +167,7 @@ static void finish(struct sim *sim)
     file_remove_tree(sim->dir, NULL);
 }
 
-/* Returns the hash of all that happened. */
-static uint64_t run(uint64_t seed, bool verbose)
+uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet)
 {
     struct sim *sim = mem_alloc(sizeof *sim);
     sim->seed = sim->rng = seed;
@@ -197,41 +193,17 @@ static uint64_t run(uint64_t seed, bool verbose)
     check_database(sim, true);
     sim_note(sim, core_digest(sim->core));
     const struct sim_options *o = &sim->options;
-    printf("seed %-6" PRIu64 " %d nodes x %d, %2d jobs: %6" PRIu64 " inputs, %5" PRIu64
-           " commits, %3" PRIu64 " starts, %2" PRIu64 " crashes, %2" PRIu64
-           " reloads equal, %3" PRIu64 " stale shards refused, %.1f h\n",
-           seed, o->nodes, o->gpus, o->jobs, sim->inputs, sim->commits, sim->starts, sim->crashes,
-           sim->reloads_checked, sim->stale_shards, (double)sim->now_ms / 3600000);
-    fflush(stdout);
+    if (!quiet) {
+        printf("seed %-6" PRIu64 " %016" PRIx64 " %d nodes x %d, %2d jobs: %6" PRIu64
+               " inputs, %5" PRIu64 " commits, %3" PRIu64 " starts, %2" PRIu64 " crashes, %2" PRIu64
+               " reloads equal, %3" PRIu64 " stale shards refused, %.1f h\n",
+               seed, sim->hash, o->nodes, o->gpus, o->jobs, sim->inputs, sim->commits, sim->starts,
+               sim->crashes, sim->reloads_checked, sim->stale_shards,
+               (double)sim->now_ms / 3600000);
+        fflush(stdout);
+    }
     uint64_t hash = sim->hash;
     finish(sim);
     free(sim);
     return hash;
-}
-
-int main(int argc, char **argv)
-{
-    uint64_t first = 1, count = 1;
-    bool verbose = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-            first = strtoull(argv[++i], NULL, 10);
-        } else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
-            count = strtoull(argv[++i], NULL, 10);
-        } else if (strcmp(argv[i], "--verbose") == 0) {
-            verbose = true;
-        } else {
-            fprintf(stderr, "usage: sim [--seed N] [--seeds N] [--verbose]\n");
-            return 2;
-        }
-    }
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        uint64_t hash = run(seed, verbose);
-        if (seed == first && run(seed, false) != hash) {
-            printf("sim: seed %" PRIu64 " went another way the second time\n", seed);
-            return 1;
-        }
-    }
-    printf("sim: %" PRIu64 " passed, 0 failed\n", count);
-    return 0;
 }
