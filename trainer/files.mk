@@ -91,6 +91,7 @@ endif
 
 TRAINER_TESTS += tests/unit/trainer/test_rng.c
 TRAINER_TESTS += tests/unit/trainer/test_fp8.c
+TRAINER_TESTS += tests/unit/trainer/test_e5m6.c
 TRAINER_TESTS += tests/unit/trainer/test_route.c
 TRAINER_TESTS += tests/unit/trainer/test_router.c
 TRAINER_TESTS += tests/unit/trainer/test_kernels.c

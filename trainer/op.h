@@ -53,7 +53,7 @@ struct op_heads {
     size_t row, head;
 };
 
-/* The grids of `quantise`. An FP8 tile's scale is max(amax, 1e-4) / 448; tiles at the edge are
+/* The grids of `quantise`. An E4M3 tile's scale is max(amax, 1e-4) / 448; tiles at the edge are
  * smaller. */
 enum op_format {
     OP_F32,
@@ -62,6 +62,10 @@ enum op_format {
                    */
     OP_FP8_COL,   /* E4M3, 128 x 1, from the first row of each group: both operands of Wgrad */
     OP_FP8_BLOCK, /* E4M3, 128 x 128: weights */
+    OP_E5M6_ROW,  /* E5M6 with power-of-two scales (e5m6.h), 1 x 128: the input of the projection
+                     after attention, kept for Wgrad */
+    OP_E5M6_COL,  /* the same, 128 x 1, from the first row of each group; of what OP_E5M6_ROW gave
+                      it rounds nothing again but numbers 2^29 below the largest of their tile */
 };
 
 struct op_attention {
@@ -106,7 +110,7 @@ struct op_table {
     void (*zero)(struct mat y);
     /* out = x + y; out may be x or y. */
     void (*add)(struct mat x, struct mat y, struct mat out);
-    /* y = x on the grid of a format, in place allowed. Groups matter to OP_FP8_COL only. NaN and
+    /* y = x on the grid of a format, in place allowed. Groups matter to the _COL formats. NaN and
      * infinity come out as NaN. */
     void (*quantise)(enum op_format format, struct op_groups groups, struct mat x, struct mat y);
 

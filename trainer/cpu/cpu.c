@@ -147,12 +147,17 @@ static void quantise(enum op_format format, struct op_groups groups, struct mat 
     case OP_FP8_ROW:
         cpu_run(cpu_kernels->fp8_row, &args, x.rows, x.cols);
         break;
+    case OP_E5M6_ROW:
+        cpu_run(cpu_kernels->e5m6_row, &args, x.rows, x.cols);
+        break;
     case OP_FP8_COL:
+    case OP_E5M6_COL:
         for (size_t g = 0; g < groups.count; g++) {
             size_t first = groups.offset[g], rows = groups.offset[g + 1] - first;
             args.x = mat_rows(x, first, rows);
             args.y = mat_rows(y, first, rows);
-            run_steps(cpu_kernels->fp8_col, &args, x.cols, rows, COLUMN_SHARE);
+            run_steps(format == OP_FP8_COL ? cpu_kernels->fp8_col : cpu_kernels->e5m6_col, &args,
+                      x.cols, rows, COLUMN_SHARE);
         }
         break;
     case OP_FP8_BLOCK:

@@ -76,11 +76,11 @@ struct kernels {
     const char *name;
     bool (*available)(void);
     /* items are rows */
-    kernel *bf16, *fp8_row, *add, *norm, *norm_dx, *keys, *keys_backward, *swiglu, *swiglu_backward,
-        *combine, *combine_backward, *cross_entropy, *sigmoid;
+    kernel *bf16, *fp8_row, *e5m6_row, *add, *norm, *norm_dx, *keys, *keys_backward, *swiglu,
+        *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
     kernel *softmax, *probabilities, *score_gradient;
     /* items are columns */
-    kernel *fp8_col, *norm_dw, *embed_backward;
+    kernel *fp8_col, *e5m6_col, *norm_dw, *embed_backward;
     /* items are blocks of 128 rows */
     kernel *fp8_block;
     /* items are elements */
@@ -93,6 +93,8 @@ struct kernels {
     void (*dot_two)(const float *x0, const float *x1, const float *y, size_t count, float out[2]);
     void (*fp8_encode)(const float *x, uint8_t *code, size_t count);
     void (*fp8_decode)(const uint8_t *code, float *x, size_t count);
+    void (*e5m6_encode)(const float *x, uint16_t *code, size_t count);
+    void (*e5m6_decode)(const uint16_t *code, float *x, size_t count);
     void (*exp)(const float *x, float *y, size_t count);
 };
 
