@@ -64,6 +64,7 @@ TRAINER_SRC += trainer/route.c
 TRAINER_SRC += trainer/rope.c
 TRAINER_SRC += trainer/param.c
 TRAINER_SRC += trainer/model.c
+TRAINER_SRC += trainer/model_pass.c
 TRAINER_SRC += trainer/model_check.c
 TRAINER_SRC += trainer/layer_linear.c
 TRAINER_SRC += trainer/layer_mla.c

@@ -15,6 +15,14 @@
 #include "trainer/mesh.h"
 #include "trainer/op.h"
 
+#define MODEL_STAGES_MAX 2 /* on one rank: pipeline_schedule.h */
+
+/* A run of consecutive decoder layers. Layer 0 brings the embedding with it, the last one the last
+ * norm, the head and the MTP modules. */
+struct model_stage {
+    uint32_t first_layer, layers;
+    uint32_t slots; /* micro-batches that may be between their forward and their last backward */
+};
 struct model_options {
     const struct model_config *config; /* borrowed */
     const struct op_table *op;         /* borrowed */
@@ -24,6 +32,8 @@ struct model_options {
     uint32_t micro_batch, sequence_length;
     double balance_alpha, mtp_lambda, init_std;
     uint64_t seed;
+    struct model_stage stage[MODEL_STAGES_MAX]; /* what this rank holds, in the model's order */
+    uint32_t stages;                            /* 0: the whole model as one, with one slot */
 };
 
 /* One tensor this rank holds. Names and shapes are the published ones (reference deepseek-v3 §8.2);
@@ -39,10 +49,13 @@ struct param {
     bool decay;     /* weight decay applies: matrices yes, norms no */
     bool quantised; /* a Linear of the FP8 recipe */
     int32_t expert; /* global expert id, or -1: replicated over the dense group */
+    bool
+        copy; /* of another stage's tensor, which has the optimiser's state: only weight and grad */
 };
 /* All parameters replicated over the dense group, or all of this rank's experts, as one array each
  * of weights and gradients: the tensors of the table lie in it, some with a few unused zeros
- * between them. For reductions and the optimiser. */
+ * between them, and zeros at the end so that it divides into equal 64-byte aligned parts over the
+ * group. For reductions and the optimiser. Copies are in neither. */
 struct param_range {
     float *weight, *grad;
     size_t count;
@@ -67,6 +80,10 @@ int model_create(struct model **model, const struct model_options *options, stru
 void model_destroy(struct model *model);
 struct param *model_params(struct model *model, size_t *count);
 struct param_range model_param_range(struct model *model, bool experts);
+/* The input embedding; NULL where no stage here needs it. *is_copy: the first stage is elsewhere.
+ */
+const struct param *model_embedding(struct model *model, bool *is_copy);
+/* Those of all layers of the model, in order; only the ones of layers here count loads. */
 struct router *model_routers(struct model *model, size_t *count);
 void model_router_reset(struct model *model);
 size_t model_bytes(const struct model *model); /* what create set aside; what is never touched takes
@@ -79,6 +96,27 @@ void model_init(struct model *model);
 void model_refresh(struct model *model);
 void model_zero_grad(struct model *model);
 
+/* ---- one micro-batch through one stage */
+struct model_pass {
+    uint32_t stage, slot; /* which of this rank's stages; where its activations lie */
+    bool gradient;        /* a backward pass will follow */
+    bool count_load;      /* add to the router loads */
+    double grad_scale;    /* see model_train */
+};
+/* What goes from stage to stage, [micro_batch * sequence_length, hidden]: the input, to be filled
+ * before the forward pass unless the stage embeds; the output; the gradient of the output, to be
+ * filled before the backward pass unless the stage has the heads, which then is that of the input.
+ * Output and gradient may be the same memory. */
+struct mat model_input(struct model *model, uint32_t stage, uint32_t slot);
+struct mat model_output(struct model *model, uint32_t stage, uint32_t slot);
+struct mat model_gradient(struct model *model, uint32_t stage, uint32_t slot);
+/* tokens: as in model_train; read where the stage embeds or has the heads. The passes of one stage
+ * are collective over the expert group. */
+int model_forward(struct model *model, const struct model_pass *pass, const int32_t *tokens,
+                  struct model_losses *sums, struct err *err);
+int model_backward(struct model *model, const struct model_pass *pass, struct err *err);
+
+/* ---- one micro-batch through a whole model: a rank that holds one stage of all layers */
 /* tokens: host, [micro_batch][sequence_length + 1]. Targets are tokens shifted by one (and by two
  * for MTP, reference §1.4). grad_scale multiplies the summed loss before the backward pass: 1 /
  * (targets in the global batch) gives the gradient of the mean; the balance loss is scaled by

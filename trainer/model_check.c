@@ -71,6 +71,26 @@ static int check_sizes(const struct model_options *o, struct err *err)
     return check_bounds(bounds, sizeof bounds / sizeof *bounds, err);
 }
 
+static int check_stages(const struct model_options *o, struct err *err)
+{
+    uint32_t layers = o->config->num_hidden_layers;
+    if (o->stages == 0 && o->mesh->pipeline != 1) {
+        return err_set(err, ERR_CONFIG, "parallel: pipeline is %u, but no stages are given",
+                       o->mesh->pipeline);
+    }
+    for (uint32_t i = 0; i < o->stages; i++) {
+        const struct model_stage *s = &o->stage[i];
+        if (s->layers == 0 || s->slots == 0 || s->first_layer >= layers ||
+            s->layers > layers - s->first_layer) {
+            return err_set(err, ERR_CONFIG,
+                           "parallel: a stage of %u layers from layer %u on with %u slots is none "
+                           "of a model of %u layers",
+                           s->layers, s->first_layer, s->slots, layers);
+        }
+    }
+    return 0;
+}
+
 int model_check(const struct model_options *o, struct err *err)
 {
     const struct model_config *c = o->config;
@@ -95,11 +115,6 @@ int model_check(const struct model_options *o, struct err *err)
     if (c->n_routed_experts > 0) {
         TRY(check_router(c, o->mesh, err));
     }
-    if (o->mesh->pipeline != 1) {
-        return err_set(
-            err, ERR_CONFIG,
-            "parallel: pipeline is %u, but this trainer runs whole models (use pipeline 1)",
-            o->mesh->pipeline);
-    }
+    TRY(check_stages(o, err));
     return check_sizes(o, err);
 }

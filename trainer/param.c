@@ -41,8 +41,8 @@ struct mat arena_mat(struct arena *a, size_t rows, size_t cols)
 
 static void each_arena(struct params *p, void (*fn)(struct params *p, struct arena *a))
 {
-    struct param_memory *kind[] = {&p->dense, &p->expert};
-    for (size_t i = 0; i < 2; i++) {
+    struct param_memory *kind[] = {&p->dense, &p->expert, &p->copy};
+    for (size_t i = 0; i < 3; i++) {
         fn(p, &kind[i]->weight);
         fn(p, &kind[i]->grad);
         fn(p, &kind[i]->low);
@@ -98,6 +98,61 @@ void params_align(struct params *p)
     each_arena(p, align_arena);
 }
 
+struct params_mark params_mark(const struct params *p)
+{
+    return (struct params_mark){p->count, p->dense, p->expert, p->copy};
+}
+
+static void rewind_memory(struct param_memory *memory, const struct param_memory *mark)
+{
+    memory->weight.used = mark->weight.used;
+    memory->grad.used = mark->grad.used;
+    memory->low.used = mark->low.used;
+}
+
+void params_rewind(struct params *p, const struct params_mark *mark)
+{
+    p->count = mark->count;
+    rewind_memory(&p->dense, &mark->dense);
+    rewind_memory(&p->expert, &mark->expert);
+    rewind_memory(&p->copy, &mark->copy);
+}
+
+static void pad(struct param_memory *memory, uint32_t ways)
+{
+    size_t part = aligned((memory->weight.used + ways - 1) / ways);
+    take_packed(&memory->weight, part * ways - memory->weight.used);
+    take_packed(&memory->grad, part * ways - memory->grad.used);
+}
+
+void params_pad(struct params *p, uint32_t dense_ways, uint32_t expert_ways)
+{
+    params_align(p);
+    pad(&p->dense, dense_ways);
+    pad(&p->expert, expert_ways);
+}
+
+size_t params_bytes(const struct params *p)
+{
+    const struct param_memory *kind[] = {&p->dense, &p->expert, &p->copy};
+    size_t bytes = 0;
+    for (size_t i = 0; i < 3; i++) {
+        bytes += kind[i]->weight.size + kind[i]->grad.size + kind[i]->low.size;
+    }
+    return bytes;
+}
+
+void params_zero_grad(struct params *p)
+{
+    const struct param_memory *kind[] = {&p->dense, &p->expert, &p->copy};
+    for (size_t i = 0; i < 3; i++) {
+        const struct arena *grad = &kind[i]->grad;
+        if (grad->used > 0) {
+            p->op->zero(mat_of((float *)(void *)grad->base, 1, grad->used / sizeof(float)));
+        }
+    }
+}
+
 static struct param *append(struct params *p, const char *prefix, const char *name)
 {
     size_t capacity = p->capacity;
@@ -105,7 +160,7 @@ static struct param *append(struct params *p, const char *prefix, const char *na
     mem_grow((void **)&p->operand, &p->capacity, p->count + 1, sizeof(float *));
     p->operand[p->count] = NULL;
     struct param *item = &p->item[p->count++];
-    *item = (struct param){.expert = -1};
+    *item = (struct param){.expert = -1, .copy = p->copying};
     int n = snprintf(item->name, sizeof item->name, "%s%s", prefix, name);
     assert(n > 0 && (size_t)n < sizeof item->name);
     return item;
@@ -113,6 +168,9 @@ static struct param *append(struct params *p, const char *prefix, const char *na
 
 static struct param_memory *memory_of(struct params *p, const struct param *item)
 {
+    if (item->copy) {
+        return &p->copy;
+    }
     return item->expert < 0 ? &p->dense : &p->expert;
 }
 

@@ -47,11 +47,23 @@ struct params {
     struct param *item;
     float **operand; /* of each item: where its rounded copy goes, or NULL */
     size_t count, capacity;
-    struct param_memory dense, expert;
+    struct param_memory dense, expert, copy;
+    bool copying; /* tensors added now are copies */
 };
 
 /* Restarts the table, keeping the memory. */
 void params_begin(struct params *p);
+/* Where the table stands, and back to there: what is added then must be the same as before. */
+struct params_mark {
+    size_t count;
+    struct param_memory dense, expert, copy;
+};
+struct params_mark params_mark(const struct params *p);
+void params_rewind(struct params *p, const struct params_mark *mark);
+/* At the end of the table: weights and gradients of either kind divide into that many parts. */
+void params_pad(struct params *p, uint32_t dense_ways, uint32_t expert_ways);
+size_t params_bytes(const struct params *p);
+void params_zero_grad(struct params *p);
 /* After the counting pass: allocates what it counted. */
 void params_allocate(struct params *p);
 void params_fini(struct params *p);
