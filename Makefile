@@ -64,7 +64,7 @@ LIBS_lib := -lyaml -ljansson -lxxhash -lcrypto -lpthread -lm
 LIBS_proto := -lprotobuf-c $(LIBS_lib)
 LIBS_daemon := -luv -lsqlite3 $(LIBS_proto)
 LIBS_worker := -luv -ldl $(LIBS_proto)
-LIBS_trainer := -lgloo -lz $(LIBS_proto) -ldl
+LIBS_trainer := -lgloo -lz $(LIBS_tokenizer) $(LIBS_proto) -ldl
 LIBS_ctl := $(LIBS_proto)
 
 $(lib_a): $(call obj,$(LIB_SRC))

@@ -11,15 +11,13 @@
 #include "proto/jobspec.h"
 #include "trainer/inspect.h"
 #include "trainer/main.h"
-#include "trainer/pack.h"
 #include "trainer/run.h"
-#include "trainer/tokenizer_bytes.h"
 
 static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
-    "  dstrain pack FILE... -o PREFIX [--split-valid SHARE] [--document-bytes N]\n"
+    "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
     "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
@@ -53,20 +51,6 @@ static const char help_run[] =
     "\n"
     "Prints a line a step: step= tokens= loss= mtp_loss= balance_maxvio= grad_norm= lr=\n"
     "tok_s= step_ms= and, when it validated, valid_loss= (losses in nats a token).\n";
-
-static const char help_pack[] =
-    "dstrain pack FILE... -o PREFIX [options]: text into PREFIX.bin and PREFIX.idx, the\n"
-    "corpus that train.data names (Megatron-LM's indexed format). Gzipped files are\n"
-    "unpacked on the way.\n"
-    "\n"
-    "  -o PREFIX            where to write\n"
-    "  --tokenizer bytes    a byte is a token (ids 0-255), and 256 ends a document: the\n"
-    "                       model needs vocab_size 257 or more. The default, and the\n"
-    "                       only one so far\n"
-    "  --split-valid SHARE  keeps this share of the text (0.05) apart, spread evenly over\n"
-    "                       it, as the validation corpus PREFIX-valid\n"
-    "  --document-bytes N   a file is one document; a longer one is cut at the first blank\n"
-    "                       line after N bytes; default 16384, 0 never\n";
 
 static const char help_inspect[] =
     "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, a Hugging Face folder,\n"
@@ -159,67 +143,6 @@ static int main_run(int argc, char **argv)
     return rc == 0 ? status : main_complain(&err, status);
 }
 
-static int main_pack(int argc, char **argv)
-{
-    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
-                                            {"tokenizer", required_argument, NULL, 't'},
-                                            {"split-valid", required_argument, NULL, 'v'},
-                                            {"document-bytes", required_argument, NULL, 'd'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
-    struct pack_options pack = {.document_bytes = PACK_DOCUMENT_BYTES};
-    char *end;
-    int c;
-    while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
-        switch (c) {
-        case 'o':
-            pack.prefix = optarg;
-            break;
-        case 't':
-            if (strcmp(optarg, "bytes") != 0) {
-                return main_usage("pack", "--tokenizer: only bytes is there so far");
-            }
-            break;
-        case 'v':
-            pack.valid_share = strtod(optarg, &end);
-            if (end == optarg || *end != 0 || !(pack.valid_share > 0 && pack.valid_share < 1)) {
-                return main_usage("pack", "--split-valid wants a share between 0 and 1");
-            }
-            break;
-        case 'd':
-            if (!main_parse_u64(optarg, (uint64_t)1 << 28, &pack.document_bytes)) {
-                return main_usage("pack", "--document-bytes wants a number of bytes up to 2^28");
-            }
-            break;
-        case 'h':
-            fputs(help_pack, stdout);
-            return 0;
-        default:
-            return main_usage("pack", "wrong option");
-        }
-    }
-    if (pack.prefix == NULL || optind == argc) {
-        return main_usage("pack", "pack wants input files and -o PREFIX");
-    }
-    pack.inputs = (const char *const *)argv + optind;
-    pack.input_count = (size_t)(argc - optind);
-    struct pack_counts train;
-    struct pack_counts valid;
-    struct err err = {0};
-    int rc = pack_run(&pack, &train, &valid, &err);
-    if (rc != 0) {
-        return main_complain(&err, run_exit_status(rc));
-    }
-    printf("%s: %llu tokens in %llu documents, vocabulary %d\n", pack.prefix,
-           (unsigned long long)train.tokens, (unsigned long long)train.documents,
-           TOKENIZER_BYTES_VOCAB);
-    if (pack.valid_share > 0) {
-        printf("%s-valid: %llu tokens in %llu documents\n", pack.prefix,
-               (unsigned long long)valid.tokens, (unsigned long long)valid.documents);
-    }
-    return 0;
-}
-
 static int main_inspect(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -251,12 +174,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*main)(int argc, char **argv);
-    } commands[] = {{"run", main_run},
-                    {"pack", main_pack},
-                    {"inspect", main_inspect},
-                    {"export", main_export},
-                    {"import", main_import},
-                    {"eval", main_eval},
+    } commands[] = {{"run", main_run},          {"pack", main_pack},     {"inspect", main_inspect},
+                    {"export", main_export},    {"import", main_import}, {"eval", main_eval},
                     {"generate", main_generate}};
     log_init("dstrain", LOG_INFO);
     if (argc < 2) {

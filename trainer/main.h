@@ -8,6 +8,7 @@
 
 #include "lib/err.h"
 
+int main_pack(int argc, char **argv);
 int main_export(int argc, char **argv);
 int main_import(int argc, char **argv);
 int main_eval(int argc, char **argv);

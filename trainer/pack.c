@@ -1,150 +1,113 @@
 #include "trainer/pack.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdbool.h>
+#include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include "lib/buf.h"
-#include "lib/file.h"
+#include "lib/clock.h"
 #include "lib/mem.h"
-#include "trainer/data.h"
-#include "trainer/tokenizer_bytes.h"
+#include "trainer/pack_output.h"
+#include "trainer/pack_workers.h"
+#include "trainer/progress.h"
 
-/* One PREFIX.bin + .idx being written under temporary names. */
-struct output {
-    char *bin_path, *bin_tmp, *idx_path; /* owned */
-    int fd;
-    struct buf pending; /* bytes of .bin not written yet */
-    struct buf lengths; /* i32 each */
-    struct pack_counts counts;
-    uint64_t text_bytes;
-};
-
-#define PENDING_BYTES (1u << 20)
-
-static int output_open(struct output *o, const char *prefix, const char *suffix, struct err *err)
-{
-    o->bin_path = mem_printf("%s%s.bin", prefix, suffix);
-    o->bin_tmp = mem_printf("%s.tmp", o->bin_path);
-    o->idx_path = mem_printf("%s%s.idx", prefix, suffix);
-    o->fd = open(o->bin_tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return o->fd >= 0 ? 0 : err_set_errno(err, "cannot create %s", o->bin_tmp);
-}
-
-static int output_flush(struct output *o, struct err *err)
-{
-    int rc = file_write_all(o->fd, o->pending.data, o->pending.len, err);
-    buf_reset(&o->pending);
-    if (rc != 0) {
-        err_wrap(err, "%s", o->bin_tmp);
-    }
-    return rc;
-}
-
-static int output_add(struct output *o, const uint8_t *text, size_t bytes, struct err *err)
-{
-    if (bytes >= INT32_MAX) {
-        return err_set(err, ERR_DATA,
-                       "a document has %zu bytes, the format allows %d (use --document-bytes)",
-                       bytes, INT32_MAX - 1);
-    }
-    size_t tokens = bytes + 1;
-    /* aligned: a buffer comes from malloc, and an even number of bytes is in it */
-    uint16_t *out = (uint16_t *)(void *)buf_reserve(&o->pending, tokens * 2);
-    tokenizer_bytes_encode(text, bytes, out);
-    out[bytes] = TOKENIZER_BYTES_EOD;
-    o->pending.len += tokens * 2;
-    int32_t length = (int32_t)tokens;
-    buf_append(&o->lengths, &length, sizeof length);
-    o->counts.documents++;
-    o->counts.tokens += tokens;
-    o->text_bytes += bytes;
-    return o->pending.len >= PENDING_BYTES ? output_flush(o, err) : 0;
-}
-
-static void append_u64(struct buf *b, uint64_t v)
-{
-    buf_append(b, &v, sizeof v);
-}
-
-/* The index is written last and durably: a corpus is there when its .idx is. */
-static int output_commit(struct output *o, struct err *err)
-{
-    TRY(output_flush(o, err));
-    if (fsync(o->fd) != 0) {
-        return err_set_errno(err, "cannot fsync %s", o->bin_tmp);
-    }
-    int fd = o->fd;
-    o->fd = -1;
-    if (close(fd) != 0) {
-        return err_set_errno(err, "cannot close %s", o->bin_tmp);
-    }
-    struct buf idx = {0};
-    uint8_t type = DATA_UINT16;
-    buf_append(&idx, DATA_MAGIC, DATA_MAGIC_BYTES);
-    append_u64(&idx, 1);
-    buf_append(&idx, &type, 1);
-    append_u64(&idx, o->counts.documents); /* one sequence each */
-    append_u64(&idx, o->counts.documents + 1);
-    buf_append(&idx, o->lengths.data, o->lengths.len);
-    uint64_t at = 0;
-    for (uint64_t i = 0; i < o->counts.documents; i++) {
-        int32_t length;
-        memcpy(&length, o->lengths.data + 4 * i, sizeof length);
-        append_u64(&idx, at);
-        at += (uint64_t)length * 2;
-    }
-    for (uint64_t i = 0; i <= o->counts.documents; i++) {
-        append_u64(&idx, i);
-    }
-    int rc = 0;
-    if (unlink(o->idx_path) != 0 && errno != ENOENT) { /* an old index must not meet the new .bin */
-        rc = err_set_errno(err, "cannot replace %s", o->idx_path);
-    } else if (rename(o->bin_tmp, o->bin_path) != 0) {
-        rc = err_set_errno(err, "cannot rename %s to %s", o->bin_tmp, o->bin_path);
-    } else {
-        rc = file_write_durable(o->idx_path, idx.data, idx.len, 0666, err);
-    }
-    buf_fini(&idx);
-    return rc;
-}
-
-static void output_fini(struct output *o)
-{
-    if (o->bin_path == NULL) {
-        return;
-    }
-    if (o->fd >= 0) {
-        close(o->fd);
-    }
-    unlink(o->bin_tmp); /* gone after a commit */
-    free(o->bin_path);
-    free(o->bin_tmp);
-    free(o->idx_path);
-    buf_fini(&o->pending);
-    buf_fini(&o->lengths);
-}
+#define READ_BYTES  (1u << 20)
+#define BATCH_BYTES (256u << 10) /* enough to make handing it over cheap */
 
 struct packer {
     const struct pack_options *options;
-    struct output train, valid;
+    struct pack_workers *workers;
+    struct pack_batch *batch; /* being filled; NULL: none yet */
+    struct pack_output train, valid;
+    uint64_t train_bytes, valid_bytes; /* of text given to each */
+    uint64_t read_bytes, input_bytes;  /* of the files: so far, in all */
+    int64_t started_ms;
 };
+
+/* ---- documents to the threads, tokens to the output */
+
+static int write_batch(struct packer *p, const struct pack_batch *b, struct err *err)
+{
+    size_t start = 0;
+    if (b->rc != 0) {
+        return err_set(err, b->rc, "%s", b->err.text);
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        const struct pack_document *d = &b->documents[i];
+        struct pack_output *out = d->valid ? &p->valid : &p->train;
+        TRY(pack_output_add(out, b->ids.ids + start, d->ids_end - start, err));
+        start = d->ids_end;
+    }
+    progress_draw_bytes(b->read_bytes, p->input_bytes, p->train.tokens + p->valid.tokens,
+                        clock_boot_ms() - p->started_ms);
+    return 0;
+}
+
+static void give_batch(struct packer *p)
+{
+    if (p->batch != NULL) {
+        p->batch->read_bytes = p->read_bytes;
+        pack_workers_give(p->workers);
+        p->batch = NULL;
+    }
+}
 
 /* Validation gets a document whenever that keeps it within its share of what was seen so far: an
  * even spread, no randomness. */
-static int add_document(struct packer *p, const uint8_t *text, size_t bytes, struct err *err)
+static bool is_for_validation(struct packer *p, size_t bytes)
 {
-    double seen = (double)(p->train.text_bytes + p->valid.text_bytes + bytes);
-    bool to_valid = p->options->valid_share > 0 &&
-                    (double)(p->valid.text_bytes + bytes) <= p->options->valid_share * seen;
-    return output_add(to_valid ? &p->valid : &p->train, text, bytes, err);
+    double seen = (double)(p->train_bytes + p->valid_bytes + bytes);
+    bool valid = p->options->valid_share > 0 &&
+                 (double)(p->valid_bytes + bytes) <= p->options->valid_share * seen;
+    *(valid ? &p->valid_bytes : &p->train_bytes) += bytes;
+    return valid;
+}
+
+static int add_document(struct packer *p, const uint8_t *text, size_t bytes, const char *path,
+                        struct err *err)
+{
+    while (p->batch == NULL && (p->batch = pack_workers_batch(p->workers)) == NULL) {
+        TRY(write_batch(p, pack_workers_take(p->workers), err));
+    }
+    struct pack_batch *b = p->batch;
+    buf_append(&b->text, text, bytes);
+    mem_grow((void **)&b->documents, &b->capacity, b->count + 1, sizeof *b->documents);
+    b->documents[b->count++] = (struct pack_document){
+        .text_end = b->text.len, .path = path, .valid = is_for_validation(p, bytes)};
+    if (b->text.len >= BATCH_BYTES) {
+        give_batch(p);
+    }
+    return 0;
+}
+
+static int finish(struct packer *p, struct err *err)
+{
+    const struct pack_batch *b;
+    give_batch(p);
+    while ((b = pack_workers_take(p->workers)) != NULL) {
+        TRY(write_batch(p, b, err));
+    }
+    return 0;
+}
+
+/* ---- files into documents */
+
+/* Whether a cut at i would be within a character of UTF-8. */
+static bool is_within_char(const uint8_t *text, size_t i)
+{
+    for (size_t back = 1; back <= 3 && back <= i && (text[i] & 0xc0) == 0x80; back++) {
+        uint8_t lead = text[i - back];
+        if (lead >= 0xc0) {
+            return back < (lead < 0xe0 ? 2u : lead < 0xf0 ? 3u : 4u);
+        } else if (lead < 0x80) {
+            return false;
+        }
+    }
+    return false;
 }
 
 /* Where the document at the start of text may end: a length, or 0 when it has to grow. A blank line
@@ -162,7 +125,7 @@ static size_t find_cut(const uint8_t *text, size_t len, size_t *from, uint64_t g
         if (blank) {
             return i + (text[i] == '\r' ? 2 : 1);
         }
-        if ((line && i >= 2 * goal) || i >= 4 * goal) {
+        if ((line && i >= 2 * goal) || (i >= 4 * goal && !is_within_char(text, i))) {
             return i;
         }
     }
@@ -183,11 +146,12 @@ static int pack_file(struct packer *p, const char *path, struct err *err)
     if (in == NULL) {
         return err_set_errno(err, "cannot open %s", path);
     }
+    uint64_t before = p->read_bytes;
     struct buf text = {0};
     size_t looked_at = 0;
     int rc = 0;
     for (;;) {
-        int got = gzread(in, buf_reserve(&text, PENDING_BYTES), PENDING_BYTES);
+        int got = gzread(in, buf_reserve(&text, READ_BYTES), READ_BYTES);
         int zlib_error = Z_OK;
         const char *why = gzerror(in, &zlib_error);
         if (got < 0 || (zlib_error != Z_OK && zlib_error != Z_STREAM_END)) {
@@ -197,15 +161,17 @@ static int pack_file(struct packer *p, const char *path, struct err *err)
             break;
         }
         if (got == 0) {
-            rc = text.len > 0 ? add_document(p, text.data, text.len, err) : 0;
+            rc = text.len > 0 ? add_document(p, text.data, text.len, path, err) : 0;
             break;
         }
         text.len += (size_t)got;
+        z_off_t place = gzoffset(in); /* in the file, packed or not */
+        p->read_bytes = before + (place > 0 ? (uint64_t)place : 0);
         size_t start = 0;
         size_t cut;
         while ((cut = find_cut(text.data + start, text.len - start, &looked_at,
                                p->options->document_bytes)) > 0) {
-            TRY_GOTO(add_document(p, text.data + start, cut, err), out);
+            TRY_GOTO(add_document(p, text.data + start, cut, path, err), out);
             start += cut;
             looked_at = 0;
         }
@@ -214,42 +180,74 @@ static int pack_file(struct packer *p, const char *path, struct err *err)
 out:
     gzclose(in);
     buf_fini(&text);
+    p->read_bytes = before + (uint64_t)st.st_size;
     return rc;
+}
+
+/* ---- all of it */
+
+static unsigned core_count(void)
+{
+    cpu_set_t cores;
+    int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    return count > 0 ? (unsigned)count : 1;
+}
+
+static uint64_t input_bytes(const struct pack_options *options)
+{
+    uint64_t bytes = 0;
+    struct stat st;
+    for (size_t i = 0; i < options->input_count; i++) {
+        bytes += stat(options->inputs[i], &st) == 0 ? (uint64_t)st.st_size : 0;
+    }
+    return bytes;
+}
+
+static int check_documents(const struct packer *p, struct err *err)
+{
+    if (p->train.documents == 0) {
+        return err_set(err, ERR_DATA, "there is no text in the input");
+    }
+    if (p->options->valid_share > 0 && p->valid.documents == 0) {
+        return err_set(err, ERR_DATA,
+                       "no document is small enough to be %g of %" PRIu64
+                       " bytes (a smaller --document-bytes, a larger --split-valid, or more text)",
+                       p->options->valid_share, p->train_bytes);
+    }
+    return 0;
 }
 
 int pack_run(const struct pack_options *options, struct pack_counts *train,
              struct pack_counts *valid, struct err *err)
 {
-    struct packer p = {.options = options, .train.fd = -1, .valid.fd = -1};
+    struct packer p = {
+        .options = options, .input_bytes = input_bytes(options), .started_ms = clock_boot_ms()};
+    uint32_t vocab = options->tokenizer->vocab;
+    unsigned threads = options->threads > 0 ? options->threads : core_count();
     bool split = options->valid_share > 0;
     int rc;
-    TRY_GOTO(output_open(&p.train, options->prefix, "", err), out);
+    TRY_GOTO(pack_output_open(&p.train, options->prefix, "", vocab, err), out);
     if (split) {
-        TRY_GOTO(output_open(&p.valid, options->prefix, "-valid", err), out);
+        TRY_GOTO(pack_output_open(&p.valid, options->prefix, "-valid", vocab, err), out);
     }
+    TRY_GOTO(pack_workers_start(&p.workers, options->tokenizer, options->eod, options->frame,
+                                threads, err),
+             out);
     for (size_t i = 0; i < options->input_count; i++) {
         TRY_GOTO(pack_file(&p, options->inputs[i], err), out);
     }
-    if (p.train.counts.documents == 0) {
-        rc = err_set(err, ERR_DATA, "there is no text in the input");
-        goto out;
-    }
-    if (split && p.valid.counts.documents == 0) {
-        rc = err_set(err, ERR_DATA,
-                     "no document is small enough to be %g of %llu bytes (a smaller "
-                     "--document-bytes, a larger "
-                     "--split-valid, or more text)",
-                     options->valid_share, (unsigned long long)p.train.text_bytes);
-        goto out;
-    }
-    TRY_GOTO(output_commit(&p.train, err), out);
+    TRY_GOTO(finish(&p, err), out);
+    TRY_GOTO(check_documents(&p, err), out);
+    TRY_GOTO(pack_output_commit(&p.train, err), out);
     if (split) {
-        TRY_GOTO(output_commit(&p.valid, err), out);
+        TRY_GOTO(pack_output_commit(&p.valid, err), out);
     }
-    *train = p.train.counts;
-    *valid = p.valid.counts;
+    *train = (struct pack_counts){p.train.documents, p.train.tokens};
+    *valid = (struct pack_counts){p.valid.documents, p.valid.tokens};
 out:
-    output_fini(&p.train);
-    output_fini(&p.valid);
+    progress_clear();
+    pack_workers_stop(p.workers);
+    pack_output_fini(&p.train);
+    pack_output_fini(&p.valid);
     return rc;
 }

@@ -3,13 +3,13 @@
 #ifndef TRAINER_TOKENIZER_BYTES_H
 #define TRAINER_TOKENIZER_BYTES_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "trainer/tokenizer.h"
 
-#define TOKENIZER_BYTES_EOD   256 /* end of document */
+#define TOKENIZER_BYTES_EOD   256 /* end of document; the one special token */
 #define TOKENIZER_BYTES_VOCAB 257
 
-/* Writes bytes tokens to out; an end-of-document token is the caller's to add. */
-void tokenizer_bytes_encode(const uint8_t *text, size_t bytes, uint16_t *out);
+/* Its text needs not be UTF-8: bytes are taken as they are. Decoding gives them back, with U+FFFD
+ * where they are no UTF-8. */
+struct tokenizer *tokenizer_bytes_create(void);
 
 #endif

@@ -17,10 +17,14 @@
 #include "trainer/tokenizer_bytes.h"
 
 static char dir[64];
+static struct tokenizer *bytes;
+
+#define BYTES .tokenizer = bytes, .eod = TOKENIZER_BYTES_EOD
 
 static int setup(void **state)
 {
     (void)state;
+    bytes = tokenizer_bytes_create();
     snprintf(dir, sizeof dir, "/tmp/test_pack.XXXXXX");
     return mkdtemp(dir) != NULL ? 0 : -1;
 }
@@ -28,6 +32,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    tokenizer_close(bytes);
     return file_remove_tree(dir, NULL);
 }
 
@@ -75,8 +80,8 @@ static void test_files(void **state)
     write_file("empty", "", 0);
     write_file("b", "hello", 5);
     const char *inputs[] = {path_of("a"), path_of("empty"), path_of("b")};
-    struct pack_options o = {
-        .inputs = inputs, .input_count = 3, .prefix = path_of("c"), .document_bytes = 16384};
+    struct pack_options o = {BYTES, .inputs = inputs, .input_count = 3, .prefix = path_of("c"),
+                             .document_bytes = 16384};
     struct pack_counts train;
     struct pack_counts valid;
     assert_int_equal(pack_run(&o, &train, &valid, NULL), 0);
@@ -109,8 +114,8 @@ static void test_cut(void **state)
     }
     write_file("long", in.data, in.len);
     const char *inputs[] = {path_of("long")};
-    struct pack_options o = {
-        .inputs = inputs, .input_count = 1, .prefix = path_of("c"), .document_bytes = 16};
+    struct pack_options o = {BYTES, .inputs = inputs, .input_count = 1, .prefix = path_of("c"),
+                             .document_bytes = 16};
     struct pack_counts train;
     struct pack_counts valid;
     assert_int_equal(pack_run(&o, &train, &valid, NULL), 0);
@@ -161,8 +166,8 @@ static void test_gzip(void **state)
     struct pack_counts train;
     struct pack_counts valid;
     const char *one[] = {path_of("plain")};
-    struct pack_options o = {
-        .inputs = one, .input_count = 1, .prefix = path_of("p"), .document_bytes = 16384};
+    struct pack_options o = {BYTES, .inputs = one, .input_count = 1, .prefix = path_of("p"),
+                             .document_bytes = 16384};
     assert_int_equal(pack_run(&o, &train, &valid, NULL), 0);
     const char *two[] = {path_of("packed.gz")};
     o.inputs = two;
@@ -205,7 +210,8 @@ static void test_split(void **state)
     }
     write_file("text", in.data, in.len);
     const char *inputs[] = {path_of("text")};
-    struct pack_options o = {.inputs = inputs,
+    struct pack_options o = {BYTES,
+                             .inputs = inputs,
                              .input_count = 1,
                              .prefix = path_of("s"),
                              .document_bytes = 15,
@@ -251,8 +257,8 @@ static void test_refused(void **state)
     write_file("short", "abc", 3);
     const char *inputs[1] = {path_of("empty")};
     char *prefix = mem_strdup(path_of("r"));
-    struct pack_options o = {
-        .inputs = inputs, .input_count = 1, .prefix = prefix, .document_bytes = 16384};
+    struct pack_options o = {BYTES, .inputs = inputs, .input_count = 1, .prefix = prefix,
+                             .document_bytes = 16384};
     assert_int_equal(pack_run(&o, &train, &valid, &err), ERR_DATA);
     inputs[0] = path_of("nothing");
     assert_int_equal(pack_run(&o, &train, &valid, &err), ERR_NOT_FOUND);
