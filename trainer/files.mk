@@ -52,6 +52,7 @@ TRAINER_TESTS += tests/unit/trainer/test_mesh.c
 TRAINER_TESTS += tests/unit/trainer/test_comm.c
 TRAINER_TESTS += tests/unit/trainer/test_data.c
 TRAINER_TESTS += tests/unit/trainer/test_pack.c
+TRAINER_TESTS += tests/unit/trainer/test_tokenizer.c
 TRAINER_TESTS += tests/unit/trainer/test_sampler.c
 TRAINER_TESTS += tests/unit/trainer/test_schedule.c
 TRAINER_TESTS += tests/unit/trainer/test_safetensors.c

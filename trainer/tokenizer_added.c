@@ -19,6 +19,7 @@ struct token {
     size_t text_bytes, search_bytes;
     uint32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
+    bool skipped; /* in decoding without special tokens */
 };
 
 struct set {
@@ -145,6 +146,18 @@ static int fill_set(struct added *a, enum added_form form, const struct json_at 
     return 0;
 }
 
+/* The reference knows special tokens by their text. One that decodes to its normal form is skipped
+ * only where that is the text of a special token, too. */
+static void find_skipped(struct added *a)
+{
+    for (size_t i = 0; i < a->count; i++) {
+        struct token *t = &a->tokens[i];
+        uint32_t id;
+        bool known = vocab_find(&a->names, t->search, t->search_bytes, &id);
+        t->skipped = known && a->tokens[a->by_id[id]].special;
+    }
+}
+
 static int load(struct added *a, const struct json_at *at, const struct vocab *model,
                 const struct normaliser *normaliser, struct err *err)
 {
@@ -170,6 +183,7 @@ static int load(struct added *a, const struct json_at *at, const struct vocab *m
     for (size_t i = 0; i < count; i++) {
         a->by_id[a->tokens[i].id] = (uint32_t)i;
     }
+    find_skipped(a);
     TRY(fill_set(a, ADDED_PLAIN, at, err));
     return fill_set(a, ADDED_NORMALISED, at, err);
 }
@@ -215,14 +229,14 @@ bool added_find(const struct added *a, const char *text, uint32_t *id)
     return vocab_find(&a->names, text, strlen(text), id);
 }
 
-const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *special)
+const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *skipped)
 {
     if (vocab_text(&a->names, id, bytes) == NULL) {
         return NULL;
     }
     const struct token *t = &a->tokens[a->by_id[id]];
     *bytes = t->search_bytes;
-    *special = t->special;
+    *skipped = t->skipped;
     return t->search;
 }
 

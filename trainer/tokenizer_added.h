@@ -23,10 +23,9 @@ void added_destroy(struct added *a);
 
 uint32_t added_ids(const struct added *a); /* all ids are below */
 bool added_find(const struct added *a, const char *text, uint32_t *id);
-/* The text that an id decodes to, NULL when it is none of an added token; *special as the file
- * says.
- */
-const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *special);
+/* The text that an id decodes to, NULL when it is none of an added token. *skipped: decoding
+ * without special tokens leaves it out. */
+const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *skipped);
 
 /* Tokens are looked for twice: some in the text as it is, the others, those marked `normalized`, in
  * its normal form. */

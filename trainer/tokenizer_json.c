@@ -144,12 +144,12 @@ static void decode(const struct tokenizer *head, const uint32_t *ids, size_t cou
     struct texts tokens = {0};
     for (size_t i = 0; i < count; i++) {
         size_t bytes;
-        bool special = false;
-        const void *token = added_text(t->added, ids[i], &bytes, &special);
+        bool skipped = false;
+        const void *token = added_text(t->added, ids[i], &bytes, &skipped);
         if (token == NULL) {
             token = vocab_text(bpe_vocab(t->bpe), ids[i], &bytes);
         }
-        if (token != NULL && !(special && skip_special)) {
+        if (token != NULL && !(skipped && skip_special)) {
             texts_add(&tokens, token, bytes);
         }
     }

@@ -17,3 +17,14 @@ $(logits_tool): $(BUILD)/obj/tests/tools/logits.c.o $(trainer_a) $(proto_a) $(li
 REFERENCE_PYTHON ?= python3
 check-export: all $(logits_tool)
 	@$(REFERENCE_PYTHON) tests/reference/check_export.py --bin $(BUILD)/bin --logits $(logits_tool) $(if $(SEED),--seed $(SEED))
+
+# The tokenizer against the package `tokenizers`, in a Python that has it: tokenizers of every kind, trained on random text, and
+# those of TOKENIZERS='a/tokenizer.json b/tokenizer.json'.
+tokenize_tool := $(BUILD)/tests/tools/tokenize
+CHECK_PROGRAMS += $(tokenize_tool)
+$(tokenize_tool): $(BUILD)/obj/tests/tools/tokenize.c.o $(call obj,$(TOKENIZER_SRC)) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_tokenizer) $(LIBS_lib)
+.PHONY: check-tokenizer
+check-tokenizer: $(tokenize_tool)
+	@$(REFERENCE_PYTHON) tests/reference/check_tokenizer.py --tool $(tokenize_tool) $(if $(SEED),--seed $(SEED)) $(TOKENIZERS)

@@ -4,8 +4,9 @@
  *   e, E   a text: its ids; E with the frame
  *   d, D   ids: their text; D without special tokens
  *   P      the pre_tokenizer of a tokenizer.json, for p: nothing
- *   p      a text: the ends of its pieces
+ *   p      a text: start and end of each of its pieces
  * The answer is a u32 and so many ids or bytes; 2^32 - 1 is an error, its text goes to stderr. */
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct server {
     struct splitter *splitter;
     struct splitter_scratch *scratch;
     /* of one answer */
+    const uint8_t *split; /* the text of p */
     struct token_ids ids;
     struct buf text;
     struct err err;
@@ -42,13 +44,12 @@ static int load_splitter(struct server *s, const char *json, size_t bytes)
     return rc;
 }
 
-static int add_end(void *ctx, const uint8_t *piece, size_t bytes, struct err *err)
+static int add_piece(void *ctx, const uint8_t *piece, size_t bytes, struct err *err)
 {
-    struct token_ids *ends = ctx;
-    uint32_t before = ends->count > 0 ? ends->ids[ends->count - 1] : 0;
-    (void)piece;
+    struct server *s = ctx;
     (void)err;
-    token_ids_add(ends, before + (uint32_t)bytes);
+    token_ids_add(&s->ids, (uint32_t)(piece - s->split));
+    token_ids_add(&s->ids, (uint32_t)(piece - s->split + (ptrdiff_t)bytes));
     return 0;
 }
 
@@ -68,7 +69,8 @@ static int serve(struct server *s, char kind, const void *data, uint32_t count)
     case 'P':
         return load_splitter(s, data, count);
     default:
-        return splitter_run(s->splitter, s->scratch, data, count, add_end, &s->ids, &s->err);
+        s->split = data;
+        return splitter_run(s->splitter, s->scratch, data, count, add_piece, s, &s->err);
     }
 }
 
