@@ -80,7 +80,10 @@ static int derive_length(struct train_spec *t, const struct yaml_item *train, st
 static int derive_train(struct jobspec *spec, const struct yaml_item *train, struct err *err)
 {
     struct train_spec *t = &spec->train;
+    const struct yaml_item *recipe = yaml_get(train, "recipe");
     TRY(derive_length(t, train, err));
+    t->recipe = recipe_of(t->precision);
+    TRY(recipe != NULL ? recipe_read(recipe, &t->recipe, err) : 0);
     if (t->optimizer.lr_min < 0) {
         t->optimizer.lr_min = t->optimizer.lr / 10;
     } else if (t->optimizer.lr_min > t->optimizer.lr) {

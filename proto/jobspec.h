@@ -10,12 +10,11 @@
 #include <stdint.h>
 
 #include "lib/err.h"
+#include "proto/recipe.h"
 
 #define JOBSPEC_NAME_MAX  63
 #define JOBSPEC_NODES_MAX 65536
 #define JOBSPEC_GPUS_MAX  64
-
-enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 };
 
 /* checkpoint.every: exactly one of the two is set; both 0 is `auto` (5 minutes in a run of this
  * size). */
@@ -39,6 +38,7 @@ struct train_spec {
         steps; /* one of steps and tokens; the other is derived, tokens rounded up to whole steps */
     uint64_t tokens;
     enum precision precision;  /* default fp8 */
+    struct recipe recipe;      /* default: recipe_of(precision) */
     uint32_t pipeline, expert; /* mesh; default 1, 1 */
     struct {
         double lr;               /* default 2.2e-4 */

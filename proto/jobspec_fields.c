@@ -101,6 +101,14 @@ static int read_time_limit(const struct yaml_item *item, void *place, struct err
     return read_duration(item, place, err);
 }
 
+/* train.recipe: its defaults depend on train.precision, so jobspec.c reads it when that is known.
+ */
+static int read_later(const struct yaml_item *item, void *place, struct err *err)
+{
+    (void)item, (void)place, (void)err;
+    return 0;
+}
+
 /* checkpoint.every: steps, a duration, or auto. */
 static int read_every(const struct yaml_item *item, void *place, struct err *err)
 {
@@ -302,6 +310,7 @@ static const struct yaml_field train_fields[] = {
     {.key = "steps", .type = YAML_CUSTOM, AT(steps), .read = read_steps},
     {.key = "tokens", .type = YAML_CUSTOM, AT(tokens), .read = read_tokens},
     {.key = "precision", .type = YAML_CHOICE, AT(precision), .choices = precisions},
+    {.key = "recipe", .type = YAML_CUSTOM, .read = read_later},
     {.key = "parallel", .type = YAML_MAP, .fields = parallel_fields},
     {.key = "optimizer", .type = YAML_MAP, .fields = optimizer_fields},
     REAL("bias_update_speed", bias_update_speed, 0, 1),

@@ -49,6 +49,8 @@ static void put_train(struct buf *out, const struct train_spec *t)
     put_u64(out, "micro_batch", t->micro_batch);
     put_u64(out, "steps", t->steps);
     put_text(out, "precision", precisions[t->precision]);
+    put_key(out, "recipe");
+    recipe_json(out, &t->recipe);
     put_key(out, "parallel");
     buf_append_str(out, "{");
     put_u64(out, "pipeline", t->pipeline);

@@ -109,6 +109,7 @@ TRAINER_TESTS += tests/unit/trainer/test_layer_block.c
 TRAINER_TESTS += tests/unit/trainer/test_layer_head.c
 TRAINER_TESTS += tests/unit/trainer/test_model.c
 TRAINER_TESTS += tests/unit/trainer/test_model_runs.c
+TRAINER_TESTS += tests/unit/trainer/test_model_recipe.c
 TRAINER_TESTS += tests/unit/trainer/test_model_ep.c
 TRAINER_TESTS += tests/unit/trainer/test_rope.c
 TRAINER_TESTS += tests/unit/trainer/test_pool.c

@@ -78,6 +78,18 @@ static inline float fp8_scale(uint32_t amax_bits)
 #endif
 }
 
+/* The least power of two that brings a tile's largest |x| to 448 or below; NaN for infinity and
+ * NaN.
+ */
+static inline float fp8_scale_pow2(uint32_t amax_bits)
+{
+    uint32_t least = float_bits(FP8_AMAX_MIN);
+    uint32_t bits = amax_bits < least ? least : amax_bits;
+    /* 448 is 1.75 * 2^8: a larger mantissa carries into the exponent */
+    uint32_t power = ((bits + 0x1FFFFFu) & 0x7F800000u) - (8u << 23);
+    return float_of_bits(amax_bits >= 0x7F800000u ? 0x7FC00000u : power);
+}
+
 static inline float bf16_round(float x)
 {
     uint32_t u = float_bits(x);

@@ -22,7 +22,7 @@ struct shape {
 struct ctx {
     const struct op_table *op;
     const struct model_config *config;
-    enum precision precision;
+    struct recipe recipe;
     struct comm *comm;   /* the expert group */
     float grad_scale;    /* of parameter gradients */
     float balance_scale; /* of the balance loss in the summed loss */
@@ -38,7 +38,7 @@ struct builder {
     const struct mesh *mesh;
     struct params *params;
     struct arena *keep, *scratch, *host;
-    enum precision precision;
+    struct recipe recipe;
     const struct op_table *op;
     struct shape shape;           /* the largest */
     size_t operand_dy, operand_x; /* floats: the most any product needs */
@@ -46,18 +46,38 @@ struct builder {
 
 /* ---- layer_linear.c: the precision recipe */
 
-/* A stored activation: rounded in a BF16 run. */
+/* A stored activation: rounded where the recipe's rest is BF16. */
 void store(const struct ctx *c, struct mat y);
-/* Whether input to l must go through linear_input (else it is its own operand). */
-bool linear_rounds_input(const struct ctx *c, const struct linear *l);
+/* Whether storing as `format` changes what store() left: not BF16 where the rest is BF16. */
+bool recipe_rounds(const struct recipe *r, enum precision format);
+/* y = x on the grid of a format, FP8 in 1x128 tiles; in place allowed. Nothing to do where
+ * recipe_rounds says no. */
+void store_as(const struct ctx *c, enum precision format, enum recipe_scale scale, struct mat x,
+              struct mat y);
+/* Whether what was dispatched is the operand of the experts' products as it is. */
+bool recipe_sends_operand(const struct recipe *r, enum precision product, enum recipe_tile tile);
+
+/* Whether l multiplies something else than x as it was stored. */
+bool linear_rounds_input(const struct recipe *r, const struct linear *l);
 /* operand = x as l multiplies it in Fprop; in place allowed; nothing to do where x is its own
  * operand. */
-void linear_input(const struct ctx *c, const struct linear *l, struct mat x, struct mat operand);
+void linear_round(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                  struct mat x, struct mat operand);
+/* x becomes what is kept of it for Wgrad: Fprop's operand, or itself. */
+void linear_keep(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                 struct mat x);
+/* Of x as kept, Fprop's operand: x itself, or memory that the next call uses again. */
+struct mat linear_kept_operand(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                               struct mat x);
+/* linear_keep, then linear_kept_operand. */
+struct mat linear_operand(const struct ctx *c, const struct linear *l, struct op_groups groups,
+                          struct mat x);
+/* x: the operand. */
 void linear_forward(const struct ctx *c, const struct linear *l, struct op_groups groups,
                     struct mat x, struct mat y);
 void linear_backward_input(const struct ctx *c, const struct linear *l, struct op_groups groups,
                            struct mat dy, struct mat dx, bool add);
-/* x: as kept, rounded by linear_input or not. */
+/* x: as kept. */
 void linear_backward_weight(const struct ctx *c, const struct linear *l, struct op_groups groups,
                             struct mat dy, struct mat x);
 /* Notes how much operand memory l needs at this many rows. */
@@ -72,14 +92,17 @@ struct mla {
     struct linear q_b, kv_b, o;
     struct vector q_norm, kv_norm;
     struct mat latent;      /* keep: output of a */
-    struct mat q_in, kv_in; /* keep: normed latents, operands of q_b and kv_b */
+    struct mat q_in, kv_in; /* normed latents; keep, or scratch and recomputed */
     float *q_rstd, *kv_rstd, *lse;
-    struct mat q, k, kv, out;                             /* keep */
-    struct mat o_in, dout, dq, dk, dkv, dlatent, dnormed; /* scratch */
+    struct mat q, k, kv;                            /* keep, or scratch and recomputed */
+    struct mat out;                                 /* keep */
+    struct mat dout, dq, dk, dkv, dlatent, dnormed; /* scratch */
     float *attention;
 };
 void mla_build(struct mla *m, struct builder *b, const char *prefix);
+/* x: normed; left as kept. */
 void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat x, struct mat y);
+/* x: as kept. */
 void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat x, struct mat dy,
                   struct mat dx);
 
@@ -87,19 +110,24 @@ void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat
 
 struct ffn {
     struct linear gate_up, down;
+    bool x_is_operand;         /* input comes as gate_up multiplies it */
     struct mat gu;             /* keep */
-    struct mat act, dact, dgu; /* scratch */
+    struct mat act;            /* keep, or scratch and recomputed */
+    struct mat dact, dgu, out; /* scratch */
 };
 /* experts 0: one plain FFN named prefix + {gate,up,down}_proj.weight; else prefix + "N." for
  * experts [first, first + experts). */
 void ffn_build(struct ffn *f, struct builder *b, const char *prefix, size_t rows, uint32_t width,
                uint32_t first, uint32_t experts);
+/* x: left as kept. */
 void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                  struct mat y);
 void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                   struct mat dy, struct mat dx, bool add);
 
 /* ---- layer_moe.c: routed and shared experts, over the ranks of the expert group */
+
+enum shared_source { SHARED_STORED, SHARED_SENT, SHARED_OWN };
 
 struct moe {
     struct op_router spec;
@@ -114,8 +142,11 @@ struct moe {
     float *bias, *weight, *fraction; /* fraction: per sequence, of the balance loss */
     int32_t *expert;
     struct mat scores;
-    uint32_t *place;   /* of each pair, sorted by expert */
-    struct mat x_rows; /* input of the local experts */
+    uint32_t *place;                /* of each pair, sorted by expert */
+    enum shared_source shared_from; /* the shared experts' input */
+    struct mat outgoing;  /* as dispatched; keep, or scratch and recomputed; may be absent */
+    struct mat shared_in; /* the same, where it is another than that and the stored one */
+    struct mat x_rows;    /* input of the local experts */
     struct mat y_rows; /* their output for this rank's pairs, in sorted order; in the backward pass
                           its gradient */
     uint32_t *from, *to; /* arrival <-> merged order */
@@ -131,11 +162,11 @@ struct moe {
     size_t *bytes_out, *bytes_in; /* of an all-to-all, [ranks] */
 };
 void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router);
-/* x: as the gate sees it; x_in: as the experts do. */
-int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
-                struct mat y, struct err *err);
-int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
-                 struct mat dy, struct mat dx, struct err *err);
+int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat y,
+                struct err *err);
+/* dy is used up. */
+int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat dy,
+                 struct mat dx, struct err *err);
 
 /* ---- layer_block.c: one decoder layer */
 
@@ -145,8 +176,9 @@ struct block {
     struct mla mla;
     struct ffn ffn;
     struct moe moe;
-    struct mat x; /* keep: the input, written by whoever is before */
-    struct mat normed, middle, post, post_in;
+    struct mat x;            /* keep: the input, written by whoever is before */
+    struct mat middle;       /* keep */
+    struct mat normed, post; /* keep, or scratch and recomputed */
     float *input_rstd, *post_rstd;
     struct mat y, dnormed; /* scratch */
 };

@@ -16,13 +16,10 @@ void block_build(struct block *k, struct builder *b, uint32_t layer, struct rout
     b->scratch->used = 0;
     k->is_moe = model_config_is_moe(c, layer);
     k->x = arena_mat(b->keep, rows, hidden);
-    k->normed = arena_mat(b->keep, rows, hidden);
+    struct arena *normed = b->recipe.recompute_norm ? b->scratch : b->keep;
     k->middle = arena_mat(b->keep, rows, hidden);
-    k->post = arena_mat(b->keep, rows, hidden);
-    k->post_in = k->post;
-    if (k->is_moe && b->precision == PRECISION_FP8) {
-        k->post_in = arena_mat(b->keep, rows, hidden); /* the gate sees `post` unrounded */
-    }
+    k->normed = arena_mat(normed, rows, hidden);
+    k->post = arena_mat(normed, rows, hidden);
     k->input_rstd = arena_floats(b->keep, rows);
     k->post_rstd = arena_floats(b->keep, rows);
     k->y = arena_mat(b->scratch, rows, hidden);
@@ -45,28 +42,29 @@ void block_build(struct block *k, struct builder *b, uint32_t layer, struct rout
     }
 }
 
+static void norm(const struct ctx *c, const struct vector *v, struct mat x, struct mat y,
+                 float *rstd)
+{
+    c->op->rmsnorm(x, v->w, (float)c->config->rms_norm_eps, y, rstd);
+    store(c, y);
+}
+
 int block_forward(struct ctx *c, struct block *k, struct shape s, struct mat out, struct err *err)
 {
     size_t offset[2], rows = s.rows;
-    float eps = (float)c->config->rms_norm_eps;
     struct mat x = mat_rows(k->x, 0, rows), y = mat_rows(k->y, 0, rows);
     struct mat normed = mat_rows(k->normed, 0, rows), middle = mat_rows(k->middle, 0, rows);
-    struct mat post = mat_rows(k->post, 0, rows), post_in = mat_rows(k->post_in, 0, rows);
-    c->op->rmsnorm(x, k->input_norm.w, eps, normed, k->input_rstd);
-    store(c, normed);
-    linear_input(c, &k->mla.a, normed, normed);
+    struct mat post = mat_rows(k->post, 0, rows);
+    norm(c, &k->input_norm, x, normed, k->input_rstd);
     mla_forward(c, &k->mla, s, normed, y);
     c->op->add(x, y, middle);
     store(c, middle);
 
-    c->op->rmsnorm(middle, k->post_norm.w, eps, post, k->post_rstd);
-    store(c, post);
+    norm(c, &k->post_norm, middle, post, k->post_rstd);
     if (k->is_moe) {
-        linear_input(c, &k->moe.routed.gate_up, post, post_in);
-        TRY(moe_forward(c, &k->moe, s, post, post_in, y, err));
+        TRY(moe_forward(c, &k->moe, s, post, y, err));
     } else {
-        linear_input(c, &k->ffn.gate_up, post, post_in);
-        ffn_forward(c, &k->ffn, one_group(rows, offset), post_in, y);
+        ffn_forward(c, &k->ffn, one_group(rows, offset), post, y);
     }
     c->op->add(middle, y, out);
     store(c, out);
@@ -76,16 +74,28 @@ int block_forward(struct ctx *c, struct block *k, struct shape s, struct mat out
 int block_backward(struct ctx *c, struct block *k, struct shape s, struct mat d, struct err *err)
 {
     size_t offset[2], rows = s.rows;
+    struct op_groups all = one_group(rows, offset);
     struct mat x = mat_rows(k->x, 0, rows), middle = mat_rows(k->middle, 0, rows);
     struct mat normed = mat_rows(k->normed, 0, rows), dnormed = mat_rows(k->dnormed, 0, rows);
-    struct mat post = mat_rows(k->post, 0, rows), post_in = mat_rows(k->post_in, 0, rows);
+    struct mat post = mat_rows(k->post, 0, rows);
+    bool recompute = c->recipe.recompute_norm == RECIPE_YES;
+    if (recompute) {
+        norm(c, &k->post_norm, middle, post, k->post_rstd);
+    }
     if (k->is_moe) {
-        TRY(moe_backward(c, &k->moe, s, post, post_in, d, dnormed, err));
+        TRY(moe_backward(c, &k->moe, s, post, d, dnormed, err));
     } else {
-        ffn_backward(c, &k->ffn, one_group(rows, offset), post_in, d, dnormed, false);
+        if (recompute) {
+            linear_keep(c, &k->ffn.gate_up, all, post);
+        }
+        ffn_backward(c, &k->ffn, all, post, d, dnormed, false);
     }
     c->op->rmsnorm_backward(middle, k->post_norm.w, k->post_rstd, dnormed, d, true, c->grad_scale,
                             k->post_norm.grad);
+    if (recompute) {
+        norm(c, &k->input_norm, x, normed, k->input_rstd);
+        linear_keep(c, &k->mla.a, all, normed);
+    }
     mla_backward(c, &k->mla, s, normed, d, dnormed);
     c->op->rmsnorm_backward(x, k->input_norm.w, k->input_rstd, dnormed, d, true, c->grad_scale,
                             k->input_norm.grad);

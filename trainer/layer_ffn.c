@@ -35,24 +35,38 @@ void ffn_build(struct ffn *f, struct builder *b, const char *prefix, size_t rows
         f->down = e == 0 ? down : f->down;
     }
     f->gu = arena_mat(b->keep, rows, 2 * (size_t)width);
-    f->act = arena_mat(b->scratch, rows, width);
+    f->act = arena_mat(b->recipe.recompute_swiglu ? b->scratch : b->keep, rows, width);
+    f->out = f->act;
+    if (!b->recipe.recompute_swiglu) {
+        f->out = arena_mat(b->scratch, rows, width);
+    }
     f->dact = arena_mat(b->scratch, rows, width);
     f->dgu = arena_mat(b->scratch, rows, 2 * (size_t)width);
     linear_reserve(b, &f->gate_up, rows);
     linear_reserve(b, &f->down, rows);
 }
 
+/* Gate and up as the backward pass will have them; a tile never spans both. */
+static void keep_gu(const struct ctx *c, struct mat gu)
+{
+    for (size_t part = 0; part < 2; part++) {
+        struct mat half = mat_cols(gu, part * gu.cols / 2, gu.cols / 2);
+        store_as(c, c->recipe.swiglu_input, RECIPE_SCALE_EXACT, half, half);
+    }
+}
+
 void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                  struct mat y)
 {
     struct mat gu = mat_rows(f->gu, 0, x.rows), act = mat_rows(f->act, 0, x.rows);
-    linear_forward(c, &f->gate_up, groups, x, gu);
+    struct mat operand = f->x_is_operand ? x : linear_operand(c, &f->gate_up, groups, x);
+    linear_forward(c, &f->gate_up, groups, operand, gu);
     store(c, gu);
     c->op->swiglu(gu, act);
     store(c, act);
-    linear_input(c, &f->down, act, act);
-    linear_forward(c, &f->down, groups, act, y);
+    linear_forward(c, &f->down, groups, linear_operand(c, &f->down, groups, act), y);
     store(c, y);
+    keep_gu(c, gu);
 }
 
 void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
@@ -60,9 +74,10 @@ void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, s
 {
     struct mat gu = mat_rows(f->gu, 0, x.rows), dgu = mat_rows(f->dgu, 0, x.rows);
     struct mat act = mat_rows(f->act, 0, x.rows), dact = mat_rows(f->dact, 0, x.rows);
+    struct mat out = mat_rows(f->out, 0, x.rows);
     linear_backward_input(c, &f->down, groups, dy, dact, false);
-    c->op->swiglu_backward(gu, dact, dgu, act);
-    store(c, act);
+    c->op->swiglu_backward(gu, dact, dgu, out);
+    store(c, out);
     linear_backward_weight(c, &f->down, groups, dy, act);
     linear_backward_input(c, &f->gate_up, groups, dgu, dx, add);
     linear_backward_weight(c, &f->gate_up, groups, dgu, x);

@@ -57,6 +57,7 @@ static void build_params(struct mla *m, struct builder *b, const char *prefix)
     params_align(p);
     params_linear(p, &m->o, LINEAR_RECIPE, -1, prefix, "o_proj.weight", c->hidden_size,
                   heads * c->v_head_dim);
+    m->o.x_pow2 = b->recipe.attention_output == RECIPE_CACHE_E5M6;
 }
 
 /* Also of the counting pass's matrices, which have no memory. */
@@ -73,21 +74,22 @@ void mla_build(struct mla *m, struct builder *b, const char *prefix)
     size_t rows = b->shape.rows, q = d.heads * d.qk, kv = d.heads * (d.nope + d.v);
     struct arena *keep = b->keep, *scratch = b->scratch;
     m->latent = arena_mat(keep, rows, m->a.n);
-    m->kv_in = arena_mat(keep, rows, d.kv_rank);
+    struct arena *normed = b->recipe.recompute_norm ? scratch : keep;
+    struct arena *expanded = b->recipe.recompute_mla_up ? scratch : keep;
+    m->kv_in = arena_mat(normed, rows, d.kv_rank);
     m->kv_rstd = arena_floats(keep, rows);
     m->q = first_cols(m->latent, q);
     if (d.q_rank > 0) {
-        m->q_in = arena_mat(keep, rows, d.q_rank);
+        m->q_in = arena_mat(normed, rows, d.q_rank);
         m->q_rstd = arena_floats(keep, rows);
-        m->q = arena_mat(keep, rows, q);
+        m->q = arena_mat(expanded, rows, q);
         linear_reserve(b, &m->q_b, rows);
     }
-    m->k = arena_mat(keep, rows, q);
-    m->kv = arena_mat(keep, rows, kv);
+    m->k = arena_mat(expanded, rows, q);
+    m->kv = arena_mat(expanded, rows, kv);
     m->out = arena_mat(keep, rows, d.heads * d.v);
     m->lse = arena_floats(keep, rows * d.heads);
 
-    m->o_in = arena_mat(scratch, rows, d.heads * d.v);
     m->dout = arena_mat(scratch, rows, d.heads * d.v);
     m->dlatent = arena_mat(scratch, rows, m->a.n);
     m->dq = d.q_rank > 0 ? arena_mat(scratch, rows, q) : first_cols(m->dlatent, q);
@@ -115,21 +117,65 @@ static struct op_attention attention_of(const struct ctx *c, struct shape s, con
                                  .qk = d->qk,
                                  .v = d->v,
                                  .scale = c->softmax_scale,
-                                 .bf16 = c->precision == PRECISION_BF16};
+                                 .bf16 = c->recipe.rest == PRECISION_BF16};
 }
 
 /* The released models leave rms_norm_eps out of these two norms. */
 #define LATENT_EPS 1e-6f
 
-static void up_project(const struct ctx *c, const struct linear *l, const struct vector *norm,
-                       struct mat latent, struct mat in, float *rstd, struct mat y)
+/* The two latents normed, as kept. */
+static void norm_latents(const struct ctx *c, struct mla *m, const struct dims *d, size_t rows)
 {
     size_t offset[2];
-    c->op->rmsnorm(latent, norm->w, LATENT_EPS, in, rstd);
+    struct op_groups all = one_group(rows, offset);
+    struct mat latent = mat_rows(m->latent, 0, rows), in = mat_rows(m->kv_in, 0, rows);
+    c->op->rmsnorm(mat_cols(latent, d->q_cols, d->kv_rank), m->kv_norm.w, LATENT_EPS, in,
+                   m->kv_rstd);
     store(c, in);
-    linear_input(c, l, in, in);
-    linear_forward(c, l, one_group(latent.rows, offset), in, y);
+    linear_keep(c, &m->kv_b, all, in);
+    if (d->q_rank > 0) {
+        in = mat_rows(m->q_in, 0, rows);
+        c->op->rmsnorm(mat_cols(latent, 0, d->q_rank), m->q_norm.w, LATENT_EPS, in, m->q_rstd);
+        store(c, in);
+        linear_keep(c, &m->q_b, all, in);
+    }
+}
+
+/* in: as kept. */
+static void expand(const struct ctx *c, const struct linear *l, struct mat in, struct mat y)
+{
+    size_t offset[2];
+    struct op_groups all = one_group(in.rows, offset);
+    linear_forward(c, l, all, linear_kept_operand(c, l, all, in), y);
     store(c, y);
+}
+
+/* q, k and v of all heads from the latents, whose rotary key is rotated. */
+static void up_project(const struct ctx *c, struct mla *m, const struct dims *d, struct shape s)
+{
+    size_t rows = s.rows;
+    struct mat q = mat_rows(m->q, 0, rows), k = mat_rows(m->k, 0, rows);
+    struct mat kv = mat_rows(m->kv, 0, rows);
+    struct mat k_rope = mat_cols(mat_rows(m->latent, 0, rows), d->q_cols + d->kv_rank, d->rope);
+    expand(c, &m->kv_b, mat_rows(m->kv_in, 0, rows), kv);
+    c->op->keys(heads_of(kv, d->nope + d->v, 0), d->nope, k_rope, d->heads, heads_of(k, d->qk, 0));
+    store(c, k);
+    if (d->q_rank > 0) {
+        expand(c, &m->q_b, mat_rows(m->q_in, 0, rows), q);
+        c->op->rope(heads_of(q, d->qk, d->nope), rows, s.seq, d->heads, d->rope, c->rope, false);
+        store(c, q);
+    }
+}
+
+/* The attention's output as the backward pass will have it. */
+static void keep_output(const struct ctx *c, struct mat out)
+{
+    const struct op_groups none = {0};
+    if (c->recipe.attention_output == RECIPE_CACHE_E5M6) {
+        c->op->quantise(OP_E5M6_ROW, none, out, out);
+    } else {
+        store_as(c, (enum precision)c->recipe.attention_output, RECIPE_SCALE_EXACT, out, out);
+    }
 }
 
 void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat x, struct mat y)
@@ -140,32 +186,29 @@ void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat 
     struct mat latent = mat_rows(m->latent, 0, rows), q = mat_rows(m->q, 0, rows);
     struct mat k = mat_rows(m->k, 0, rows), kv = mat_rows(m->kv, 0, rows);
     struct mat k_rope = mat_cols(latent, d.q_cols + d.kv_rank, d.rope);
-    linear_forward(c, &m->a, all, x, latent);
+    linear_forward(c, &m->a, all, linear_operand(c, &m->a, all, x), latent);
     store(c, latent);
-    if (d.q_rank > 0) {
-        up_project(c, &m->q_b, &m->q_norm, mat_cols(latent, 0, d.q_rank),
-                   mat_rows(m->q_in, 0, rows), m->q_rstd, q);
-    }
-    up_project(c, &m->kv_b, &m->kv_norm, mat_cols(latent, d.q_cols, d.kv_rank),
-               mat_rows(m->kv_in, 0, rows), m->kv_rstd, kv);
-    c->op->rope(heads_of(q, d.qk, d.nope), rows, s.seq, d.heads, d.rope, c->rope, false);
     c->op->rope(heads_of(k_rope, 0, 0), rows, s.seq, 1, d.rope, c->rope, false);
-    c->op->keys(heads_of(kv, d.nope + d.v, 0), d.nope, k_rope, d.heads, heads_of(k, d.qk, 0));
-    store(c, q);
-    store(c, k);
+    if (d.q_rank == 0) { /* q is in latent */
+        c->op->rope(heads_of(q, d.qk, d.nope), rows, s.seq, d.heads, d.rope, c->rope, false);
+        store(c, q);
+    }
+    norm_latents(c, m, &d, rows);
+    up_project(c, m, &d, s);
 
     struct op_attention a = attention_of(c, s, &d);
-    struct mat out = mat_rows(m->out, 0, rows), o_in = out;
+    struct mat out = mat_rows(m->out, 0, rows), operand = out;
     c->op->attention(&a, heads_of(q, d.qk, 0), heads_of(k, d.qk, 0),
                      heads_of(kv, d.nope + d.v, d.nope), heads_of(out, d.v, 0), m->lse,
                      m->attention);
     store(c, out);
-    if (linear_rounds_input(c, &m->o)) {
-        o_in = mat_rows(m->o_in, 0, rows);
-        linear_input(c, &m->o, out, o_in);
+    if (linear_rounds_input(&c->recipe, &m->o)) {
+        operand = mat_of(c->operand_x, rows, out.cols);
+        linear_round(c, &m->o, all, out, operand);
     }
-    linear_forward(c, &m->o, all, o_in, y);
+    linear_forward(c, &m->o, all, operand, y);
     store(c, y);
+    keep_output(c, out);
 }
 
 static void up_project_backward(const struct ctx *c, const struct linear *l,
@@ -193,6 +236,12 @@ void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat
     struct mat kv = mat_rows(m->kv, 0, rows), dkv = mat_rows(m->dkv, 0, rows);
     struct mat out = mat_rows(m->out, 0, rows), dout = mat_rows(m->dout, 0, rows);
     struct mat dk_rope = mat_cols(dlatent, d.q_cols + d.kv_rank, d.rope);
+    if (c->recipe.recompute_norm) {
+        norm_latents(c, m, &d, rows);
+    }
+    if (c->recipe.recompute_mla_up) {
+        up_project(c, m, &d, s);
+    }
     linear_backward_input(c, &m->o, all, dy, dout, false);
     linear_backward_weight(c, &m->o, all, dy, out);
 

@@ -31,6 +31,14 @@ static void build_memory(struct moe *m, struct builder *b)
     m->expert = arena_take(keep, pairs * sizeof *m->expert);
     m->scores = arena_mat(keep, rows, experts);
     m->place = arena_take(keep, pairs * sizeof *m->place);
+    struct arena *normed = b->recipe.recompute_norm ? scratch : keep;
+    m->outgoing = m->shared_in = (struct mat){0};
+    if (recipe_rounds(&b->recipe, b->recipe.dispatch)) {
+        m->outgoing = arena_mat(normed, rows, hidden);
+    }
+    if (m->shared_from == SHARED_OWN) {
+        m->shared_in = arena_mat(normed, rows, hidden);
+    }
     m->x_rows = arena_mat(keep, most, hidden);
     m->y_rows = arena_mat(keep, pairs, hidden);
 
@@ -59,6 +67,27 @@ static void build_memory(struct moe *m, struct builder *b)
     }
 }
 
+/* The shared experts take what is dispatched where that is their operand too. */
+static enum shared_source shared_source(bool has_shared, const struct recipe *r)
+{
+    if (has_shared && recipe_sends_operand(r, r->fprop, r->x_tile)) {
+        return SHARED_SENT;
+    }
+    return has_shared && recipe_rounds(r, r->fprop) ? SHARED_OWN : SHARED_STORED;
+}
+
+/* What the products need not round themselves, and which scales Wgrad takes for it. */
+static void mark_operands(struct moe *m, const struct recipe *r)
+{
+    bool pow2 = r->dispatch == PRECISION_FP8 && r->dispatch_scale == RECIPE_SCALE_POW2;
+    m->routed.x_is_operand = recipe_sends_operand(r, r->fprop, r->x_tile);
+    m->routed.gate_up.x_pow2 = pow2;
+    m->routed.down.dy_is_operand = recipe_sends_operand(r, r->dgrad, r->dy_tile);
+    m->routed.down.dy_pow2 = pow2;
+    m->shared.x_is_operand = m->shared_from == SHARED_SENT;
+    m->shared.gate_up.x_pow2 = pow2 && m->shared_from == SHARED_SENT;
+}
+
 void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router)
 {
     const struct model_config *c = b->config;
@@ -81,8 +110,9 @@ void moe_build(struct moe *m, struct builder *b, const char *prefix, struct rout
     params_linear(b->params, &m->gate, LINEAR_GATE, -1, prefix, "gate.weight", c->n_routed_experts,
                   c->hidden_size);
     linear_reserve(b, &m->gate, b->shape.rows);
-    build_memory(m, b);
     m->has_shared = c->n_shared_experts > 0;
+    m->shared_from = shared_source(m->has_shared, &b->recipe);
+    build_memory(m, b);
     if (m->has_shared) {
         snprintf(name, sizeof name, "%sshared_experts.", prefix);
         ffn_build(&m->shared, b, name, b->shape.rows,
@@ -90,6 +120,7 @@ void moe_build(struct moe *m, struct builder *b, const char *prefix, struct rout
     }
     snprintf(name, sizeof name, "%sexperts.", prefix);
     ffn_build(&m->routed, b, name, m->x_rows.rows, c->moe_intermediate_size, first, local);
+    mark_operands(m, &b->recipe);
 }
 
 /* ---- moving rows between the ranks of the tokens and those of the experts */
@@ -182,27 +213,70 @@ static void choose(struct ctx *c, struct moe *m, struct shape s, struct mat x)
     }
 }
 
-int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
-                struct mat y, struct err *err)
+/* Rows on their way to experts, or their gradients. */
+static void round_dispatch(const struct ctx *c, struct mat x, struct mat y)
+{
+    store_as(c, c->recipe.dispatch, c->recipe.dispatch_scale, x, y);
+}
+
+static void round_combine(const struct ctx *c, struct mat y)
+{
+    store_as(c, c->recipe.combine, RECIPE_SCALE_EXACT, y, y);
+}
+
+static struct mat outgoing_of(const struct moe *m, struct mat x)
+{
+    return m->outgoing.cols > 0 ? mat_rows(m->outgoing, 0, x.rows) : x;
+}
+
+/* What routed and shared experts take, from x as stored. */
+static void fill_inputs(const struct ctx *c, struct moe *m, struct mat x)
+{
+    if (m->outgoing.cols > 0) {
+        round_dispatch(c, x, outgoing_of(m, x));
+    }
+    if (m->shared_from == SHARED_OWN) {
+        c->op->copy(x, mat_rows(m->shared_in, 0, x.rows));
+    }
+}
+
+static struct mat shared_input(const struct moe *m, struct mat x)
+{
+    switch (m->shared_from) {
+    case SHARED_SENT:
+        return outgoing_of(m, x);
+    case SHARED_OWN:
+        return mat_rows(m->shared_in, 0, x.rows);
+    case SHARED_STORED:
+        break;
+    }
+    return x;
+}
+
+int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat y,
+                struct err *err)
 {
     size_t offset[2], rows, pairs = s.rows * m->top_k;
     struct mat y_rows = mat_rows(m->y_rows, 0, pairs);
     struct op_groups local = {m->local, m->offset};
     choose(c, m, s, x);
     TRY(exchange_counts(c, m, &rows, err));
+    fill_inputs(c, m, x);
     struct mat x_rows = mat_rows(m->x_rows, 0, rows);
     if (group_ranks(m) == 1) {
-        c->op->gather(x_in, m->token, x_rows);
+        c->op->gather(outgoing_of(m, x), m->token, x_rows);
         ffn_forward(c, &m->routed, local, x_rows, y_rows);
+        round_combine(c, y_rows);
     } else {
         struct mat sorted = mat_rows(m->sorted, 0, pairs), merged = mat_rows(m->merged, 0, rows);
-        c->op->gather(x_in, m->token, sorted);
+        c->op->gather(outgoing_of(m, x), m->token, sorted);
         TRY(dispatch(c, m, sorted, x_rows, err));
         ffn_forward(c, &m->routed, local, x_rows, merged);
+        round_combine(c, merged);
         TRY(collect(c, m, merged, y_rows, err));
     }
     if (m->has_shared) {
-        ffn_forward(c, &m->shared, one_group(s.rows, offset), x_in, y);
+        ffn_forward(c, &m->shared, one_group(s.rows, offset), shared_input(m, x), y);
     } else {
         c->op->zero(y);
     }
@@ -222,26 +296,42 @@ static void gate_backward(struct ctx *c, struct moe *m, struct shape s, struct m
     linear_backward_weight(c, &m->gate, all, dlogits, x);
 }
 
-int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat x_in,
-                 struct mat dy, struct mat dx, struct err *err)
+/* x is here again after its norm was recomputed: so must be what was made of it. */
+static void refill_inputs(const struct ctx *c, struct moe *m, struct mat x)
+{
+    size_t offset[2];
+    fill_inputs(c, m, x);
+    if (m->shared_from == SHARED_OWN) {
+        linear_keep(c, &m->shared.gate_up, one_group(x.rows, offset), shared_input(m, x));
+    }
+}
+
+int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat dy,
+                 struct mat dx, struct err *err)
 {
     size_t offset[2], pairs = s.rows * m->top_k, rows = m->offset[m->local];
     struct mat y_rows = mat_rows(m->y_rows, 0, pairs), x_rows = mat_rows(m->x_rows, 0, rows);
     struct op_groups local = {m->local, m->offset};
+    if (c->recipe.recompute_norm) {
+        refill_inputs(c, m, x);
+    }
     if (m->has_shared) {
-        ffn_backward(c, &m->shared, one_group(s.rows, offset), x_in, dy, dx, false);
+        ffn_backward(c, &m->shared, one_group(s.rows, offset), shared_input(m, x), dy, dx, false);
     } else {
         c->op->zero(dx);
     }
     c->op->combine_backward(dy, y_rows, m->place, m->weight, m->top_k, y_rows, m->dweight);
+    round_dispatch(c, y_rows, y_rows);
     struct mat dx_sorted = mat_rows(m->dx_rows, 0, pairs);
     if (group_ranks(m) == 1) {
         ffn_backward(c, &m->routed, local, x_rows, y_rows, dx_sorted, false);
+        round_combine(c, dx_sorted);
     } else {
         struct mat dy_rows = mat_rows(m->merged, 0, rows), dx_rows = mat_rows(m->dx_rows, 0, rows);
         dx_sorted = mat_rows(m->sorted, 0, pairs);
         TRY(dispatch(c, m, y_rows, dy_rows, err));
         ffn_backward(c, &m->routed, local, x_rows, dy_rows, dx_rows, false);
+        round_combine(c, dx_rows);
         TRY(collect(c, m, dx_rows, dx_sorted, err));
     }
     c->op->combine(dx_sorted, m->place, NULL, m->top_k, dx);

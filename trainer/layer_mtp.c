@@ -36,7 +36,6 @@ void mtp_build(struct mtp *m, struct builder *b, uint32_t depth, struct router *
     m->target = arena_take(b->keep, rows * sizeof *m->target);
     m->embedded = arena_mat(b->keep, rows, hidden);
     m->hidden = arena_mat(b->keep, rows, hidden);
-    m->joined = arena_mat(b->keep, rows, 2 * (size_t)hidden);
     m->out = arena_mat(b->keep, rows, hidden);
     m->normed = arena_mat(b->keep, rows, hidden);
     m->dout = arena_mat(b->keep, rows, hidden);
@@ -47,25 +46,34 @@ void mtp_build(struct mtp *m, struct builder *b, uint32_t depth, struct router *
     m->djoined = arena_mat(b->scratch, rows, 2 * (size_t)hidden);
     m->dembedded = arena_mat(b->scratch, rows, hidden);
     m->dhidden = arena_mat(b->scratch, rows, hidden);
+    m->joined =
+        arena_mat(b->recipe.recompute_norm ? b->scratch : b->keep, rows, 2 * (size_t)hidden);
+}
+
+/* Input of eh_proj. */
+static void join(const struct ctx *c, struct mtp *m)
+{
+    size_t hidden = m->hidden.cols;
+    float eps = (float)c->config->rms_norm_eps;
+    struct mat left = mat_cols(m->joined, 0, hidden), right = mat_cols(m->joined, hidden, hidden);
+    c->op->rmsnorm(m->embedded, m->enorm.w, eps, left, m->e_rstd);
+    c->op->rmsnorm(m->hidden, m->hnorm.w, eps, right, m->h_rstd);
+    store(c, m->joined);
 }
 
 int mtp_forward(struct ctx *c, struct mtp *m, const struct linear *embed, struct mat previous,
                 struct err *err)
 {
-    size_t offset[2], hidden = m->hidden.cols, seq = m->shape.seq;
-    float eps = (float)c->config->rms_norm_eps;
-    struct mat left = mat_cols(m->joined, 0, hidden), right = mat_cols(m->joined, hidden, hidden);
+    size_t offset[2], seq = m->shape.seq;
     c->op->embed(m->token, embed->operand, m->embedded);
     for (size_t i = 0; i < m->shape.batch; i++) {
         c->op->copy(mat_rows(previous, i * (seq + 1), seq), mat_rows(m->hidden, i * seq, seq));
     }
-    c->op->rmsnorm(m->embedded, m->enorm.w, eps, left, m->e_rstd);
-    c->op->rmsnorm(m->hidden, m->hnorm.w, eps, right, m->h_rstd);
-    store(c, m->joined);
+    join(c, m);
     linear_forward(c, &m->eh, one_group(m->shape.rows, offset), m->joined, m->block.x);
     store(c, m->block.x);
     TRY(block_forward(c, &m->block, m->shape, m->out, err));
-    c->op->rmsnorm(m->out, m->norm.w, eps, m->normed, m->rstd);
+    c->op->rmsnorm(m->out, m->norm.w, (float)c->config->rms_norm_eps, m->normed, m->rstd);
     store(c, m->normed);
     return 0;
 }
@@ -76,6 +84,9 @@ int mtp_backward(struct ctx *c, struct mtp *m, const struct linear *embed, struc
     size_t offset[2], hidden = m->hidden.cols, seq = m->shape.seq;
     struct op_groups all = one_group(m->shape.rows, offset);
     TRY(block_backward(c, &m->block, m->shape, m->dout, err));
+    if (c->recipe.recompute_norm) {
+        join(c, m);
+    }
     linear_backward_input(c, &m->eh, all, m->dout, m->djoined, false);
     linear_backward_weight(c, &m->eh, all, m->dout, m->joined);
     c->op->rmsnorm_backward(m->embedded, m->enorm.w, m->e_rstd, mat_cols(m->djoined, 0, hidden),

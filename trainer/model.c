@@ -97,7 +97,7 @@ static void build(struct model *m)
         .keep = &m->keep,
         .scratch = &m->scratch,
         .host = &m->host,
-        .precision = m->options.precision,
+        .recipe = m->params.recipe,
         .op = m->options.op,
         .shape = m->shape,
     };
@@ -194,11 +194,12 @@ int model_create(struct model **model, const struct model_options *options, stru
     m->shape = (struct shape){options->micro_batch, options->sequence_length,
                               (size_t)options->micro_batch * options->sequence_length};
     m->params.op = op;
-    m->params.precision = options->precision;
+    m->params.recipe = options->recipe != NULL ? *options->recipe : recipe_of(options->precision);
+    m->options.recipe = NULL;
     m->ctx = (struct ctx){
         .op = op,
         .config = &m->config,
-        .precision = options->precision,
+        .recipe = m->params.recipe,
         .comm = options->expert_comm,
         .balance_scale = (float)(options->balance_alpha * options->sequence_length),
         .softmax_scale = (float)rope_softmax_scale(&m->config),

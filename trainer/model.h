@@ -29,6 +29,7 @@ struct model_options {
     const struct mesh *mesh;           /* borrowed; which experts live here */
     struct comm *expert_comm;          /* borrowed; the expert group, size mesh->expert */
     enum precision precision;
+    const struct recipe *recipe; /* borrowed until model_create returns; NULL: the precision's */
     uint32_t micro_batch, sequence_length;
     double balance_alpha, mtp_lambda, init_std;
     uint64_t seed;

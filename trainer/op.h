@@ -62,10 +62,14 @@ enum op_format {
                    */
     OP_FP8_COL,   /* E4M3, 128 x 1, from the first row of each group: both operands of Wgrad */
     OP_FP8_BLOCK, /* E4M3, 128 x 128: weights */
-    OP_E5M6_ROW,  /* E5M6 with power-of-two scales (e5m6.h), 1 x 128: the input of the projection
-                     after attention, kept for Wgrad */
-    OP_E5M6_COL,  /* the same, 128 x 1, from the first row of each group; of what OP_E5M6_ROW gave
-                      it rounds nothing again but numbers 2^29 below the largest of their tile */
+    OP_FP8_ROW_POW2, /* E4M3, 1 x 128 and 128 x 1, the scale rounded up to a power of two: of what
+                      */
+    OP_FP8_COL_POW2, /* the first gave the second rounds nothing again but what becomes very small
+                      */
+    OP_E5M6_ROW,     /* E5M6 with power-of-two scales (e5m6.h), 1 x 128: the input of the projection
+                        after attention, kept for Wgrad */
+    OP_E5M6_COL, /* the same, 128 x 1, from the first row of each group; of what OP_E5M6_ROW gave
+                     it rounds nothing again but numbers 2^29 below the largest of their tile */
 };
 
 struct op_attention {

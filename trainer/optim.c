@@ -27,6 +27,16 @@ void optim_fini(struct optim *o)
     *o = (struct optim){0};
 }
 
+/* In rows, so that several threads may share it. */
+static void round_bf16(const struct op_table *op, float *x, size_t count)
+{
+    const size_t cols = 4096, rows = count / cols;
+    const struct op_groups none = {0};
+    struct mat body = mat_of(x, rows, cols), rest = mat_of(x + rows * cols, 1, count % cols);
+    op->quantise(OP_BF16, none, body, body);
+    op->quantise(OP_BF16, none, rest, rest);
+}
+
 void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, double lr,
                 double grad_scale)
 {
@@ -40,5 +50,9 @@ void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, d
                      (float)beta1, (float)beta2, (float)spec->optimizer.eps,
                      p->decay ? (float)spec->optimizer.weight_decay : 0.0f, correction1,
                      correction2);
+        if (spec->recipe.moments == PRECISION_BF16) {
+            round_bf16(o->op, o->m[i], p->count);
+            round_bf16(o->op, o->v[i], p->count);
+        }
     }
 }

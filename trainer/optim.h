@@ -1,4 +1,6 @@
-/* AdamW over the parameters of this rank: moments in FP32, one pair a parameter. */
+/* AdamW over the parameters of this rank, one pair of moments a parameter. The step computes in
+ * FP32; where the recipe has the moments in BF16 they are rounded as it leaves them, so that the
+ * next one and a checkpoint find BF16 numbers. Master weights and gradients are FP32 always. */
 #ifndef TRAINER_OPTIM_H
 #define TRAINER_OPTIM_H
 

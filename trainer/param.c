@@ -46,6 +46,7 @@ static void each_arena(struct params *p, void (*fn)(struct params *p, struct are
         fn(p, &kind[i]->weight);
         fn(p, &kind[i]->grad);
         fn(p, &kind[i]->low);
+        fn(p, &kind[i]->low_dx);
     }
 }
 
@@ -89,7 +90,7 @@ void params_fini(struct params *p)
         each_arena(p, release_arena);
     }
     free(p->item);
-    free(p->operand);
+    free(p->copies);
     *p = (struct params){0};
 }
 
@@ -108,6 +109,7 @@ static void rewind_memory(struct param_memory *memory, const struct param_memory
     memory->weight.used = mark->weight.used;
     memory->grad.used = mark->grad.used;
     memory->low.used = mark->low.used;
+    memory->low_dx.used = mark->low_dx.used;
 }
 
 void params_rewind(struct params *p, const struct params_mark *mark)
@@ -137,7 +139,8 @@ size_t params_bytes(const struct params *p)
     const struct param_memory *kind[] = {&p->dense, &p->expert, &p->copy};
     size_t bytes = 0;
     for (size_t i = 0; i < 3; i++) {
-        bytes += kind[i]->weight.size + kind[i]->grad.size + kind[i]->low.size;
+        bytes +=
+            kind[i]->weight.size + kind[i]->grad.size + kind[i]->low.size + kind[i]->low_dx.size;
     }
     return bytes;
 }
@@ -157,8 +160,8 @@ static struct param *append(struct params *p, const char *prefix, const char *na
 {
     size_t capacity = p->capacity;
     mem_grow((void **)&p->item, &capacity, p->count + 1, sizeof *p->item);
-    mem_grow((void **)&p->operand, &p->capacity, p->count + 1, sizeof(float *));
-    p->operand[p->count] = NULL;
+    mem_grow((void **)&p->copies, &p->capacity, p->count + 1, sizeof *p->copies);
+    p->copies[p->count] = (struct param_copies){0};
     struct param *item = &p->item[p->count++];
     *item = (struct param){.expert = -1, .copy = p->copying};
     int n = snprintf(item->name, sizeof item->name, "%s%s", prefix, name);
@@ -194,10 +197,19 @@ void params_vector(struct params *p, struct vector *v, const char *prefix, const
     *v = (struct vector){item->weight, item->grad, n};
 }
 
-static bool has_copy(enum precision precision, enum linear_kind kind)
+/* The weight as a product of that precision has it. */
+static const float *operand_of(struct params *p, const struct param *item, enum precision precision,
+                               bool dgrad)
 {
-    return (precision == PRECISION_BF16 && kind != LINEAR_GATE) ||
-           (precision == PRECISION_FP8 && kind == LINEAR_RECIPE);
+    if (precision == PRECISION_FP32) {
+        return item->weight;
+    }
+    struct param_memory *memory = memory_of(p, item);
+    struct param_copies *copies = &p->copies[item - p->item];
+    copies->precision[dgrad] = precision;
+    copies->data[dgrad] =
+        take_packed(dgrad ? &memory->low_dx : &memory->low, item->count * sizeof(float));
+    return copies->data[dgrad];
 }
 
 void params_linear(struct params *p, struct linear *l, enum linear_kind kind, int32_t expert,
@@ -211,15 +223,22 @@ void params_linear(struct params *p, struct linear *l, enum linear_kind kind, in
     item->quantised = kind == LINEAR_RECIPE;
     item->expert = expert;
     place(p, item);
-    const float *operand = item->weight;
-    if (has_copy(p->precision, kind)) {
-        float *copy = take_packed(&memory_of(p, item)->low, item->count * sizeof(float));
-        p->operand[p->count - 1] = copy;
-        operand = copy;
+    enum precision fprop = PRECISION_FP32, dgrad = PRECISION_FP32;
+    if (kind == LINEAR_RECIPE) {
+        fprop = p->recipe.fprop;
+        dgrad = p->recipe.dgrad;
+    } else if (kind == LINEAR_HIGH) {
+        fprop = dgrad = p->recipe.rest;
     }
+    const float *operand = operand_of(p, item, fprop, false);
+    const float *operand_dx = dgrad == fprop ? operand : operand_of(p, item, dgrad, true);
     if (l->parts == 0) {
-        *l = (struct linear){
-            .kind = kind, .w = item->weight, .grad = item->grad, .operand = operand, .k = cols};
+        *l = (struct linear){.kind = kind,
+                             .w = item->weight,
+                             .grad = item->grad,
+                             .operand = operand,
+                             .operand_dx = operand_dx,
+                             .k = cols};
     }
     assert(l->parts < 2 && l->k == cols);
     l->part[l->parts++] = rows;
@@ -245,13 +264,13 @@ void params_init_weights(struct params *p, uint64_t seed, double std)
 
 void params_refresh(struct params *p)
 {
-    enum op_format format = p->precision == PRECISION_FP8 ? OP_FP8_BLOCK : OP_BF16;
-    for (size_t i = 0; i < p->count; i++) {
-        struct param *item = &p->item[i];
-        if (p->operand[i] != NULL) {
-            p->op->quantise(format, (struct op_groups){0},
-                            mat_of(item->weight, item->rows, item->cols),
-                            mat_of(p->operand[i], item->rows, item->cols));
+    for (size_t i = 0; i < 2 * p->count; i++) {
+        const struct param *item = &p->item[i / 2];
+        const struct param_copies *copies = &p->copies[i / 2];
+        if (copies->data[i % 2] != NULL) {
+            p->op->quantise(copies->precision[i % 2] == PRECISION_FP8 ? OP_FP8_BLOCK : OP_BF16,
+                            (struct op_groups){0}, mat_of(item->weight, item->rows, item->cols),
+                            mat_of(copies->data[i % 2], item->rows, item->cols));
         }
     }
 }

@@ -16,8 +16,10 @@ enum linear_kind {
  * same again for each expert. */
 struct linear {
     enum linear_kind kind;
-    float *w, *grad;      /* [n, k] FP32 master and gradient, experts end to end */
-    const float *operand; /* what products use: w, or its rounded copy */
+    float *w, *grad;                   /* [n, k] FP32 master and gradient, experts end to end */
+    const float *operand, *operand_dx; /* of Fprop and of Dgrad: w, or its rounded copy */
+    bool dy_is_operand;                /* gradients come as Dgrad multiplies them */
+    bool x_pow2, dy_pow2;              /* power-of-two scales in Wgrad */
     uint32_t n, k;
     uint32_t part[2], parts;
 };
@@ -38,14 +40,21 @@ struct mat arena_mat(struct arena *a, size_t rows, size_t cols);
 /* Weights, gradients and rounded copies of one kind of parameter: those replicated over ranks, or
  * this rank's experts. */
 struct param_memory {
-    struct arena weight, grad, low;
+    struct arena weight, grad, low, low_dx;
+};
+
+/* A tensor's rounded copies, for Fprop and, where it multiplies in another precision, for Dgrad;
+ * NULL: none. */
+struct param_copies {
+    float *data[2];
+    enum precision precision[2];
 };
 
 struct params {
     const struct op_table *op;
-    enum precision precision;
+    struct recipe recipe;
     struct param *item;
-    float **operand; /* of each item: where its rounded copy goes, or NULL */
+    struct param_copies *copies; /* of each item */
     size_t count, capacity;
     struct param_memory dense, expert, copy;
     bool copying; /* tensors added now are copies */

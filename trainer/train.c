@@ -100,6 +100,7 @@ static int create_model(struct train *t, struct err *err)
         .mesh = t->o->mesh,
         .expert_comm = t->o->expert,
         .precision = t->spec->precision,
+        .recipe = &t->spec->recipe,
         .micro_batch = t->spec->micro_batch,
         .sequence_length = t->spec->sequence_length,
         .balance_alpha = t->spec->balance_loss,

@@ -132,6 +132,13 @@ static void add(struct mat x, struct mat y, struct mat out)
     cpu_run(cpu_kernels->add, &args, out.rows, out.cols);
 }
 
+static kernel *column_kernel(enum op_format format)
+{
+    return format == OP_FP8_COL        ? cpu_kernels->fp8_col
+           : format == OP_FP8_COL_POW2 ? cpu_kernels->fp8_col_pow2
+                                       : cpu_kernels->e5m6_col;
+}
+
 static void quantise(enum op_format format, struct op_groups groups, struct mat x, struct mat y)
 {
     struct quantise_args args = {x, y};
@@ -147,17 +154,20 @@ static void quantise(enum op_format format, struct op_groups groups, struct mat 
     case OP_FP8_ROW:
         cpu_run(cpu_kernels->fp8_row, &args, x.rows, x.cols);
         break;
+    case OP_FP8_ROW_POW2:
+        cpu_run(cpu_kernels->fp8_row_pow2, &args, x.rows, x.cols);
+        break;
     case OP_E5M6_ROW:
         cpu_run(cpu_kernels->e5m6_row, &args, x.rows, x.cols);
         break;
     case OP_FP8_COL:
+    case OP_FP8_COL_POW2:
     case OP_E5M6_COL:
         for (size_t g = 0; g < groups.count; g++) {
             size_t first = groups.offset[g], rows = groups.offset[g + 1] - first;
             args.x = mat_rows(x, first, rows);
             args.y = mat_rows(y, first, rows);
-            run_steps(format == OP_FP8_COL ? cpu_kernels->fp8_col : cpu_kernels->e5m6_col, &args,
-                      x.cols, rows, COLUMN_SHARE);
+            run_steps(column_kernel(format), &args, x.cols, rows, COLUMN_SHARE);
         }
         break;
     case OP_FP8_BLOCK:

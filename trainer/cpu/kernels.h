@@ -76,11 +76,11 @@ struct kernels {
     const char *name;
     bool (*available)(void);
     /* items are rows */
-    kernel *bf16, *fp8_row, *e5m6_row, *add, *norm, *norm_dx, *keys, *keys_backward, *swiglu,
-        *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
+    kernel *bf16, *fp8_row, *fp8_row_pow2, *e5m6_row, *add, *norm, *norm_dx, *keys, *keys_backward,
+        *swiglu, *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
     kernel *softmax, *probabilities, *score_gradient;
     /* items are columns */
-    kernel *fp8_col, *e5m6_col, *norm_dw, *embed_backward;
+    kernel *fp8_col, *fp8_col_pow2, *e5m6_col, *norm_dw, *embed_backward;
     /* items are blocks of 128 rows */
     kernel *fp8_block;
     /* items are elements */

@@ -12,9 +12,10 @@ struct grid {
     float (*scale)(uint32_t amax_bits);
     float (*round)(float x);
 };
-#define GRID_FP8  ((struct grid){fp8_scale, fp8_round})
-#define GRID_E5M6 ((struct grid){e5m6_scale, e5m6_round})
-#define TEMPLATE  static inline __attribute__((always_inline))
+#define GRID_FP8      ((struct grid){fp8_scale, fp8_round})
+#define GRID_FP8_POW2 ((struct grid){fp8_scale_pow2, fp8_round})
+#define GRID_E5M6     ((struct grid){e5m6_scale, e5m6_round})
+#define TEMPLATE      static inline __attribute__((always_inline))
 
 static inline size_t smaller(size_t a, size_t b)
 {
@@ -48,6 +49,11 @@ TEMPLATE void round_rows(struct grid grid, const struct quantise_args *a, size_t
 static inline void fp8_row(const void *args, size_t first, size_t last)
 {
     round_rows(GRID_FP8, args, first, last);
+}
+
+static inline void fp8_row_pow2(const void *args, size_t first, size_t last)
+{
+    round_rows(GRID_FP8_POW2, args, first, last);
 }
 
 static inline void e5m6_row(const void *args, size_t first, size_t last)
@@ -96,6 +102,11 @@ TEMPLATE void round_cols(struct grid grid, const struct quantise_args *a, size_t
 static inline void fp8_col(const void *args, size_t first, size_t last)
 {
     round_cols(GRID_FP8, args, first, last);
+}
+
+static inline void fp8_col_pow2(const void *args, size_t first, size_t last)
+{
+    round_cols(GRID_FP8_POW2, args, first, last);
 }
 
 static inline void e5m6_col(const void *args, size_t first, size_t last)

@@ -32,7 +32,7 @@ static inline void build_once(struct layer_fixture *f, layer_build *build, void 
                         .keep = &f->keep,
                         .scratch = &f->scratch,
                         .host = &f->host,
-                        .precision = f->ctx.precision,
+                        .recipe = f->ctx.recipe,
                         .op = f->ctx.op,
                         .shape = f->shape};
     params_begin(&f->params);
@@ -68,7 +68,7 @@ static inline void layer_start(struct layer_fixture *f, const struct op_table *o
     *f = (struct layer_fixture){
         .config = fixture_config(), .mesh = fixture_mesh(), .shape = {batch, seq, batch * seq}};
     f->params.op = op;
-    f->params.precision = PRECISION_FP32;
+    f->params.recipe = recipe_of(PRECISION_FP32);
     f->router.experts = f->config.n_routed_experts;
     f->router.bias = random_floats(f->router.experts, -1, 0.2);
     f->router.load = calloc(f->router.experts, sizeof *f->router.load);
@@ -77,7 +77,7 @@ static inline void layer_start(struct layer_fixture *f, const struct op_table *o
     rope_table(&f->config, seq, f->rope);
     f->ctx = (struct ctx){.op = op,
                           .config = &f->config,
-                          .precision = PRECISION_FP32,
+                          .recipe = recipe_of(PRECISION_FP32),
                           .grad_scale = 0.5f,
                           .balance_scale = 1,
                           .count_load = true,

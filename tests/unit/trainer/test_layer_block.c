@@ -78,7 +78,7 @@ static void test_bf16_storage(void **state)
         layer_start(&f, op_cpu(1), build_block, &m);
         size_t rows = f.shape.rows, pairs = rows * f.config.num_experts_per_tok;
         struct mat x = random_mat(rows, f.config.hidden_size), y = random_mat(rows, x.cols);
-        f.ctx.precision = PRECISION_BF16;
+        f.ctx.recipe = recipe_of(PRECISION_BF16);
         f.ctx.op->copy(x, m.x);
         store(&f.ctx, m.x);
         assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);

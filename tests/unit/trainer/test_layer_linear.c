@@ -26,7 +26,7 @@ static void start(struct case_ *k, enum precision precision, enum linear_kind ki
     uint32_t n[PARTS] = {pick(1, 200), pick(1, 200)}, cols = pick(1, 300);
     *k = (struct case_){.groups = pick(1, 3)};
     k->params.op = op;
-    k->params.precision = precision;
+    k->params.recipe = recipe_of(precision);
     for (int pass = 0; pass < 2; pass++) {
         params_begin(&k->params);
         for (uint32_t g = 0; g < k->groups; g++) {
@@ -59,7 +59,7 @@ static void start(struct case_ *k, enum precision precision, enum linear_kind ki
         k->dy.data[i] *= 1e-4f; /* gradients are small */
     }
     k->c = (struct ctx){.op = op,
-                        .precision = precision,
+                        .recipe = recipe_of(precision),
                         .grad_scale = 0.25f,
                         .operand_dy = random_floats(k->rows * k->dy.cols, 0, 0),
                         .operand_x = random_floats(k->rows * cols, 0, 0)};
@@ -186,8 +186,8 @@ static void test_fp8(void **state)
         struct case_ k;
         start(&k, PRECISION_FP8, LINEAR_RECIPE);
         struct op_groups groups = {k.groups, k.offset};
-        assert_true(linear_rounds_input(&k.c, &k.l));
-        linear_input(&k.c, &k.l, k.x, k.x_in);
+        assert_true(linear_rounds_input(&k.c.recipe, &k.l));
+        linear_round(&k.c, &k.l, groups, k.x, k.x_in);
         linear_forward(&k.c, &k.l, groups, k.x_in, k.y);
         linear_backward_input(&k.c, &k.l, groups, k.dy, k.dx, false);
         linear_backward_weight(&k.c, &k.l, groups, k.dy, k.x_in);
@@ -218,7 +218,7 @@ static void test_high_precision_is_exact(void **state)
         struct op_groups groups = {k.groups, k.offset};
         float *dw = random_floats(k.params.expert.grad.size / sizeof(float), 0, 0);
         struct mat plain = random_mat(k.rows, k.y.cols), dplain = random_mat(k.rows, k.x.cols);
-        assert_false(linear_rounds_input(&k.c, &k.l));
+        assert_false(linear_rounds_input(&k.c.recipe, &k.l));
         assert_ptr_equal(k.l.operand, k.l.w);
         linear_forward(&k.c, &k.l, groups, k.x, k.y);
         linear_backward_input(&k.c, &k.l, groups, k.dy, k.dx, false);
