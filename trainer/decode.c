@@ -153,7 +153,9 @@ static size_t lay_out(struct decoder *d, float *memory)
     s->act = take_mat(memory, &used, rows, width);
     s->logits = take_mat(memory, &used, rows, c->n_routed_experts);
     s->scores = take_mat(memory, &used, rows, c->n_routed_experts);
-    s->x_in = take_mat(memory, &used, rows, hidden);
+    s->slot_x = take_mat(memory, &used, rows * top_k, hidden);
+    s->slot_gate_up = take_mat(memory, &used, rows * top_k, 2 * (size_t)c->moe_intermediate_size);
+    s->slot_act = take_mat(memory, &used, rows * top_k, c->moe_intermediate_size);
     s->slot = take_mat(memory, &used, rows * top_k, hidden);
     s->weight = take(memory, &used, rows * top_k);
     s->rstd = take(memory, &used, rows);
@@ -180,8 +182,10 @@ struct decoder *decoder_create(struct model *model, const struct model_config *c
                                    .workers = (size_t)pool_threads()};
     d->memory = mem_alloc_array(lay_out(d, NULL), sizeof *d->memory);
     lay_out(d, d->memory);
-    d->s.expert =
-        mem_alloc_array((size_t)DECODE_ROWS * config->num_experts_per_tok + 1, sizeof *d->s.expert);
+    size_t pairs = (size_t)DECODE_ROWS * config->num_experts_per_tok;
+    d->s.expert = mem_alloc_array(pairs + 1, sizeof *d->s.expert);
+    d->s.slot_of = mem_alloc_array(pairs + 1, sizeof *d->s.slot_of);
+    d->s.products = mem_alloc_array(3 * (pairs + 1), sizeof *d->s.products);
     find_all(d, model);
     return d;
 }
@@ -197,6 +201,8 @@ void decoder_destroy(struct decoder *d)
     }
     free(d->layer);
     free(d->s.expert);
+    free(d->s.slot_of);
+    free(d->s.products);
     free(d->memory);
     free(d->rope);
     free(d);
@@ -237,6 +243,7 @@ void decoder_truncate(struct decoder *d, size_t length)
 
 void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *logits)
 {
+    struct decode_layer *layer = &d->layer[d->config.num_hidden_layers];
     size_t hidden = d->hidden.cols;
     float eps = (float)d->config.rms_norm_eps;
     struct mat x = mat_rows(d->mtp, 0, count), joined = mat_rows(d->joined, 0, count);
@@ -246,8 +253,14 @@ void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *
     d->op->rmsnorm(mat_rows(d->hidden, 0, count), d->hnorm, eps, mat_cols(joined, hidden, hidden),
                    d->s.rstd);
     decode_linear(joined, d->eh, x);
-    decode_layer_forward(&d->layer[d->config.num_hidden_layers], &d->s, x, d->mtp_length);
+    /* Only the last row's guess is asked for; the module has one layer, so of the others it needs
+     * no more than what is in the cache. */
+    if (count > 1) {
+        decode_layer_remember(layer, &d->s, mat_rows(x, 0, count - 1), d->mtp_length);
+    }
+    struct mat last = mat_rows(x, count - 1, 1);
+    decode_layer_forward(layer, &d->s, last, d->mtp_length + count - 1);
     d->mtp_length += count;
-    d->op->rmsnorm(x, d->mtp_norm, eps, x, d->s.rstd);
-    decode_linear(mat_rows(x, count - 1, 1), d->head, mat_of(logits, 1, d->config.vocab_size));
+    d->op->rmsnorm(last, d->mtp_norm, eps, last, d->s.rstd);
+    decode_linear(last, d->head, mat_of(logits, 1, d->config.vocab_size));
 }

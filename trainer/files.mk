@@ -128,6 +128,7 @@ TRAINER_SRC += trainer/main_eval.c
 TRAINER_SRC += trainer/decode.c
 TRAINER_SRC += trainer/decode_layer.c
 TRAINER_SRC += trainer/decode_attention.c
+TRAINER_SRC += trainer/decode_linear.c
 FLAGS_trainer/decode_layer.c := $(FLAGS_LOOPS)
 FLAGS_trainer/decode_attention.c := $(FLAGS_LOOPS)
 TRAINER_SRC += trainer/choose.c

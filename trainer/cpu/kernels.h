@@ -89,8 +89,13 @@ struct kernels {
     double (*sum_squares)(const float *x, size_t count);
     double (*sum)(const float *x, size_t count);
     float (*dot)(const float *x, const float *y, size_t count);
-    /* The bits of dot(x0, y) and dot(x1, y). */
-    void (*dot_two)(const float *x0, const float *x1, const float *y, size_t count, float out[2]);
+    /* y[r * ld_y + k] = dot(row r of x, row k of w), to the bit; w is [outputs, n]. Each row of w
+     * is read once for two of x. */
+    void (*products)(const float *x, size_t ld_x, size_t rows, const float *w, size_t n,
+                     size_t outputs, float *y, size_t ld_y);
+    /* y[0..n) = the sum of a[i] * row i of `rows`, added in that order. */
+    void (*weighted_sum)(const float *a, size_t count, const float *rows, size_t ld, size_t n,
+                         float *y);
     void (*fp8_encode)(const float *x, uint8_t *code, size_t count);
     void (*fp8_decode)(const uint8_t *code, float *x, size_t count);
     void (*e5m6_encode)(const float *x, uint16_t *code, size_t count);

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "trainer/cpu/kernels_decode.h"
 #include "trainer/cpu/kernels_layer.h"
 
 /* ---- scores: softmax with what attention and the loss need around it */
@@ -181,12 +182,6 @@ static float dot_run(const float *x, const float *y, size_t count)
     return dot(x, y, count);
 }
 
-static void dot_two_run(const float *x0, const float *x1, const float *y, size_t count,
-                        float out[2])
-{
-    dot_two(x0, x1, y, count, out);
-}
-
 static bool available(void)
 {
     return KERNELS_AVAILABLE;
@@ -225,7 +220,8 @@ const struct kernels KERNELS = {
     .sum_squares = sum_squares,
     .sum = sum,
     .dot = dot_run,
-    .dot_two = dot_two_run,
+    .products = products,
+    .weighted_sum = weighted_sum,
     .fp8_encode = encode,
     .fp8_decode = decode,
     .e5m6_encode = encode_e5m6,

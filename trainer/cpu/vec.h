@@ -62,22 +62,6 @@ static inline float dot(const float *x, const float *y, size_t n)
     return vec_sum(&sum);
 }
 
-/* Two dot products with the same y, each with the bits of dot(): y is read once, and the additions
- * of one fill the waits of the other. */
-static inline void dot_two(const float *x0, const float *x1, const float *y, size_t n, float out[2])
-{
-    vec sum0 = {0}, sum1 = {0}, a, b, c;
-    for (size_t i = 0; i < n; i += LANES) {
-        vec_load(&c, y + i, n - i, 0);
-        vec_load(&a, x0 + i, n - i, 0);
-        vec_load(&b, x1 + i, n - i, 0);
-        sum0 += a * c;
-        sum1 += b * c;
-    }
-    out[0] = vec_sum(&sum0);
-    out[1] = vec_sum(&sum1);
-}
-
 /* The largest, NaNs left out; n at least 1. */
 static inline float max_of(const float *x, size_t n)
 {

@@ -131,12 +131,53 @@ static void test_exp(void **state)
     free(x), free(y), free(first);
 }
 
+/* Products and weighted sums have the bits of one row and one column at a time. */
+static void test_decoding(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, MOST = 150 };
+    for (int trial = 0; trial < 300; trial++) {
+        size_t n = 1 + random_next() % MOST, outputs = random_next() % 11,
+               rows = random_next() % (ROWS + 1);
+        size_t ld = n + random_next() % 3, ld_y = outputs + 1;
+        float *x = random_floats(ROWS * (MOST + 3), -2, 2), *w = random_floats(MOST * 11, -2, 2);
+        for (size_t i = 0; kernels_at(i) != NULL; i++) {
+            const struct kernels *k = kernels_at(i);
+            float y[ROWS * 12], sum[MOST];
+            if (!k->available()) {
+                continue;
+            }
+            for (size_t j = 0; j < ROWS * 12; j++) {
+                y[j] = -7;
+            }
+            k->products(x, ld, rows, w, n, outputs, y, ld_y);
+            for (size_t r = 0; r < ROWS; r++) {
+                for (size_t o = 0; o < ld_y && r * ld_y + o < ROWS * 12; o++) {
+                    bool inside = r < rows && o < outputs;
+                    float want = inside ? kernels_at(0)->dot(x + r * ld, w + o * n, n) : -7;
+                    assert_memory_equal(&y[r * ld_y + o], &want, sizeof want);
+                }
+            }
+            k->weighted_sum(w, rows, x, ld, n, sum);
+            for (size_t c = 0; c < n; c++) {
+                float want = 0;
+                for (size_t r = 0; r < rows; r++) {
+                    want += w[r] * x[r * ld + c];
+                }
+                assert_memory_equal(&sum[c], &want, sizeof want);
+            }
+        }
+        free(x), free(w);
+    }
+}
+
 int main(void)
 {
     random_start("test_kernels");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_decoding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
