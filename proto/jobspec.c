@@ -28,6 +28,7 @@ static void set_defaults(struct jobspec *spec)
                   .precision = PRECISION_FP8,
                   .pipeline = 1,
                   .expert = 1,
+                  .zero = 1,
                   .optimizer = {.lr = 2.2e-4,
                                 .lr_min = -1,
                                 .warmup_steps = UNSET,

@@ -16,6 +16,9 @@
 #define JOBSPEC_NODES_MAX 65536
 #define JOBSPEC_GPUS_MAX  64
 
+/* The order of the micro-batches in a pipeline (trainer/pipeline_schedule.h). */
+enum pipeline_kind { PIPELINE_1F1B, PIPELINE_DUALPIPEV };
+
 /* checkpoint.every: exactly one of the two is set; both 0 is `auto` (5 minutes in a run of this
  * size). */
 struct ckpt_policy {
@@ -37,9 +40,11 @@ struct train_spec {
     uint64_t
         steps; /* one of steps and tokens; the other is derived, tokens rounded up to whole steps */
     uint64_t tokens;
-    enum precision precision;  /* default fp8 */
-    struct recipe recipe;      /* default: recipe_of(precision) */
-    uint32_t pipeline, expert; /* mesh; default 1, 1 */
+    enum precision precision;    /* default fp8 */
+    struct recipe recipe;        /* default: recipe_of(precision) */
+    uint32_t pipeline, expert;   /* mesh; default 1, 1 */
+    enum pipeline_kind schedule; /* of the pipeline; default 1f1b */
+    uint32_t zero; /* 1 (default): optimiser state parted over the data axis; 0: on every rank */
     struct {
         double lr;               /* default 2.2e-4 */
         double lr_min;           /* default lr / 10 */

@@ -240,6 +240,7 @@ static int read_env(const struct yaml_item *item, void *place, struct err *err)
 
 /* ---- tables */
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
+static const char *const schedules[] = {"1f1b", "dualpipev", NULL};
 
 #define AT(member) .offset = offsetof(struct train_spec, member)
 #define REAL(name, member, least, most)                                                            \
@@ -269,7 +270,11 @@ static const struct yaml_field data_fields[] = {{.key = "train",
                                                  .allowed = ALLOWED_PATH},
                                                 {.key = NULL}};
 static const struct yaml_field parallel_fields[] = {
-    WHOLE32("pipeline", pipeline, 1, 65536), WHOLE32("expert", expert, 1, 65536), {.key = NULL}};
+    WHOLE32("pipeline", pipeline, 1, 65536),
+    WHOLE32("expert", expert, 1, 65536),
+    {.key = "schedule", .type = YAML_CHOICE, AT(schedule), .choices = schedules},
+    WHOLE32("zero", zero, 0, 1),
+    {.key = NULL}};
 static const struct yaml_field optimizer_fields[] = {
     REAL("lr", optimizer.lr, 1e-12, 10),
     REAL("lr_min", optimizer.lr_min, 0, 10),

@@ -11,7 +11,7 @@
 #include "trainer/comm.h"
 #include "trainer/model.h"
 
-/* Sums the routers' loads over the ranks that share the batch. Collective. */
+/* Sums the routers' loads over all ranks: each counted those of the layers it has. Collective. */
 int balance_sum_loads(struct router *routers, size_t count, struct comm *group, struct err *err);
 /* Largest load over the mean, minus 1, averaged over the routers; 0 when there are none. */
 double balance_max_violation(const struct router *routers, size_t count);

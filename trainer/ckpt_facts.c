@@ -114,13 +114,13 @@ static void put_object(json_t *root, const char *key, const char *json)
 char *ckpt_facts_encode(const struct ckpt_facts *f)
 {
     json_t *root = json_pack(
-        "{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:{s:I,s:I,s:I},s:s,s:s}", "format", 1, "step",
+        "{s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:{s:I,s:I,s:I},s:s,s:s}", "format", 1, "step",
         (json_int_t)f->step, "tokens", (json_int_t)f->tokens, "position", (json_int_t)f->position,
         "seed", (json_int_t)f->seed, "corpus_tokens", (json_int_t)f->corpus_tokens,
         "sequence_length", (json_int_t)f->sequence_length, "global_batch",
-        (json_int_t)f->global_batch, "threads", (json_int_t)f->threads, "precision", f->precision,
-        "mesh", "pipeline", (json_int_t)f->pipeline, "expert", (json_int_t)f->expert, "data",
-        (json_int_t)f->data, "model_sha256", f->model_sha256, "spec_sha256", f->spec_sha256);
+        (json_int_t)f->global_batch, "precision", f->precision, "mesh", "pipeline",
+        (json_int_t)f->pipeline, "expert", (json_int_t)f->expert, "data", (json_int_t)f->data,
+        "model_sha256", f->model_sha256, "spec_sha256", f->spec_sha256);
     if (f->weights_only) {
         json_object_set_new(root, "weights_only", json_true());
     }
@@ -212,7 +212,9 @@ static int parse_made_with(struct ckpt_facts *f, const json_t *root, const char 
     const json_t *mesh = json_object_get(root, "mesh");
     TRY(get_u32(root, "sequence_length", &f->sequence_length, name, err));
     TRY(get_u32(root, "global_batch", &f->global_batch, name, err));
-    TRY(get_u32(root, "threads", &f->threads, name, err));
+    if (json_object_get(root, "threads") != NULL) { /* older ones have it here */
+        TRY(get_u32(root, "threads", &f->threads, name, err));
+    }
     TRY(get_text(root, "precision", f->precision, sizeof f->precision, name, err));
     TRY(get_u32(mesh, "pipeline", &f->pipeline, name, err));
     TRY(get_u32(mesh, "expert", &f->expert, name, err));

@@ -21,7 +21,7 @@ struct ckpt_facts {
     uint32_t sequence_length, global_batch;
     char precision[8];
     uint32_t pipeline, expert, data;
-    uint32_t threads;                       /* of a rank's back end */
+    uint32_t threads; /* of this rank's back end; not in the text, ranks may differ. 0: not known */
     char model_sha256[65], spec_sha256[65]; /* of the canonical JSON of each */
     bool weights_only;   /* no optimiser state: where a run can begin, not where one stood */
     double loss;         /* of the last step, nats a token; NAN: none, or not known */

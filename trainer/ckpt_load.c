@@ -1,6 +1,6 @@
 #include "trainer/ckpt_load.h"
 
-#include <errno.h>
+#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,49 +9,71 @@
 #include "lib/mem.h"
 #include "proto/manifest.h"
 #include "trainer/agree.h"
+#include "trainer/ckpt_save.h"
+#include "trainer/reshard.h"
 #include "trainer/safetensors.h"
 
-/* ---- each name once */
+/* ---- what is saved */
 
-struct place {
-    const char *name, *path;
+/* A checkpoint's open files and the map of what is in them. */
+struct shards {
+    struct safetensors *file; /* owned */
+    size_t count;
+    struct reshard_map map;
 };
 
-static int by_name(const void *a, const void *b)
+static uint64_t elements_of(const struct safetensors_tensor *t)
 {
-    return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name);
+    uint64_t n = 1;
+    for (uint32_t i = 0; i < t->dimensions; i++) {
+        n *= t->shape[i];
+    }
+    return n;
 }
 
-int ckpt_check_unique(const struct safetensors *files, size_t file_count, struct err *err)
+static int build_map(struct shards *s, struct err *err)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < file_count; i++) {
-        n += files[i].count;
-    }
-    struct place *places = mem_alloc_array(n, sizeof *places);
-    n = 0;
-    for (size_t i = 0; i < file_count; i++) {
-        for (size_t k = 0; k < files[i].count; k++) {
-            places[n++] = (struct place){files[i].tensors[k].name, files[i].path};
+    for (size_t i = 0; i < s->count; i++) {
+        for (size_t k = 0; k < s->file[i].count; k++) {
+            const struct safetensors_tensor *t = &s->file[i].tensors[k];
+            struct reshard_run run;
+            int rc = reshard_parse(&run, t->name, elements_of(t), err);
+            if (rc != 0) {
+                return err_wrap(err, "%s", s->file[i].path);
+            }
+            run.file = (uint32_t)i;
+            run.index = (uint32_t)k;
+            reshard_map_add(&s->map, &run);
         }
     }
-    qsort(places, n, sizeof *places, by_name);
-    int rc = 0;
-    for (size_t i = 1; i < n && rc == 0; i++) {
-        if (strcmp(places[i - 1].name, places[i].name) == 0) {
-            rc = err_set(err, ERR_CORRUPT, "tensor %s is in two shards: %s and %s", places[i].name,
-                         places[i - 1].path, places[i].path);
-        }
+    const struct reshard_run *a = NULL;
+    const struct reshard_run *b = NULL;
+    if (reshard_map_sort(&s->map, &a, &b) != 0) {
+        const struct safetensors *x = &s->file[a->file];
+        const struct safetensors *y = &s->file[b->file];
+        return err_set(err, ERR_CORRUPT, "tensor %s is in two shards: %s and %s",
+                       y->tensors[b->index].name, x->path, y->path);
     }
-    free(places);
-    return rc;
+    return 0;
+}
+
+/* Tensors beside the moments. */
+static uint64_t count_found(const struct shards *s)
+{
+    uint64_t found = 0;
+    for (size_t i = 0; i < s->map.count; i++) {
+        const char *name = s->map.run[i].name;
+        bool moment = strncmp(name, CKPT_MOMENT_PREFIX, strlen(CKPT_MOMENT_PREFIX)) == 0;
+        found += !moment && (i == 0 || strcmp(s->map.run[i - 1].name, name) != 0);
+    }
+    return found;
 }
 
 /* ---- reading */
 
 /* Is the stored tensor what the model wants? */
 static int check_tensor(const struct safetensors *s, const struct safetensors_tensor *have,
-                        const struct ckpt_tensor *want, struct err *err)
+                        bool whole, const struct ckpt_tensor *want, struct err *err)
 {
     const uint64_t shape[2] = {want->rows, want->cols};
     uint32_t dimensions = want->is_vector ? 1 : 2;
@@ -59,8 +81,8 @@ static int check_tensor(const struct safetensors *s, const struct safetensors_te
         return err_set(err, ERR_CORRUPT, "%s: tensor %s has dtype %s, expected F32", s->path,
                        have->name, have->dtype);
     }
-    if (have->dimensions != dimensions ||
-        memcmp(have->shape, shape, dimensions * sizeof *shape) != 0) {
+    if (whole && (have->dimensions != dimensions ||
+                  memcmp(have->shape, shape, dimensions * sizeof *shape) != 0)) {
         char has[128];
         char needs[64];
         safetensors_shape_text(has, sizeof has, have->dimensions, have->shape);
@@ -71,29 +93,54 @@ static int check_tensor(const struct safetensors *s, const struct safetensors_te
     return 0;
 }
 
-static int read_tensor(const struct safetensors *shards, size_t shard_count,
-                       const struct ckpt_tensor *t, const struct op_table *op, float *scratch,
-                       struct err *err)
+/* Runs beyond the end would be of another model's tensor. */
+static int check_end(const struct shards *s, const struct reshard_run *run,
+                     const struct ckpt_tensor *want, struct err *err)
 {
-    for (size_t i = 0; i < shard_count; i++) {
-        const struct safetensors_tensor *have = safetensors_find(&shards[i], t->name);
-        if (have == NULL) {
-            continue;
-        }
-        TRY(check_tensor(&shards[i], have, t, err));
-        TRY(safetensors_read_f32(&shards[i], have, t->host ? t->data : scratch, t->count, err));
-        if (!t->host) {
-            op->copy_from_host(t->data, scratch, t->count * sizeof *scratch);
-        }
-        return 0;
+    if (run->first + run->count > (uint64_t)want->rows * want->cols) {
+        return err_set(err, ERR_CORRUPT,
+                       "%s: tensor %s ends beyond the %llu elements of the model's",
+                       s->file[run->file].path, s->file[run->file].tensors[run->index].name,
+                       (unsigned long long)want->rows * want->cols);
     }
-    return err_set(err, ERR_CORRUPT, "tensor %s is in none of the %zu shards", t->name,
-                   shard_count);
+    return 0;
 }
 
-static int read_tensors(const struct safetensors *shards, size_t shard_count,
-                        const struct ckpt_tensors *tensors, bool moments, const struct op_table *op,
-                        struct err *err)
+static int read_tensor(const struct shards *s, const struct ckpt_tensor *t,
+                       const struct op_table *op, float *scratch, struct err *err)
+{
+    struct reshard_copy *copies = NULL;
+    size_t count = 0;
+    const struct reshard_run *any = reshard_map_first(&s->map, t->name);
+    if (any != NULL) {
+        const struct safetensors *file = &s->file[any->file];
+        TRY(check_tensor(file, &file->tensors[any->index], any->whole, t, err));
+    }
+    int rc = reshard_map_find(&s->map, t->name, t->first, t->count, &copies, &count, NULL);
+    if (rc != 0) {
+        return err_set(err, ERR_CORRUPT, "tensor %s, or a part of it, is in none of the %zu shards",
+                       t->name, s->count);
+    }
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        const struct reshard_copy *c = &copies[i];
+        const struct safetensors *file = &s->file[c->run->file];
+        const struct safetensors_tensor *have = &file->tensors[c->run->index];
+        float *to = (t->host ? t->data : scratch) + c->to;
+        rc = check_tensor(file, have, c->run->whole, t, err);
+        rc = rc == 0 ? check_end(s, c->run, t, err) : rc;
+        rc = rc == 0 ? safetensors_read_part(file, have, c->from * sizeof *to, to,
+                                             c->count * sizeof *to, err)
+                     : rc;
+    }
+    free(copies);
+    if (rc == 0 && !t->host) {
+        op->copy_from_host(t->data, scratch, t->count * sizeof *scratch);
+    }
+    return rc;
+}
+
+static int read_tensors(const struct shards *s, const struct ckpt_tensors *tensors, bool moments,
+                        const struct op_table *op, struct err *err)
 {
     size_t largest = 0;
     for (size_t i = 0; i < tensors->count; i++) {
@@ -103,7 +150,7 @@ static int read_tensors(const struct safetensors *shards, size_t shard_count,
     int rc = 0;
     for (size_t i = 0; i < tensors->count && rc == 0; i++) {
         if (moments || !tensors->item[i].moment) {
-            rc = read_tensor(shards, shard_count, &tensors->item[i], op, scratch, err);
+            rc = read_tensor(s, &tensors->item[i], op, scratch, err);
         }
     }
     free(scratch);
@@ -130,73 +177,74 @@ static int check_files(const struct manifest *m, const char *dir, const struct c
     return 0;
 }
 
-static int open_shards(const struct manifest *m, const char *dir, struct safetensors *shards,
-                       struct err *err)
+static int open_shards(struct shards *s, const struct manifest *m, const char *dir, struct err *err)
 {
-    for (uint32_t i = 0; i < m->world_size; i++) {
+    s->file = mem_alloc_array(m->world_size, sizeof *s->file);
+    for (; s->count < m->world_size; s->count++) {
         char path[PATH_MAX + 256];
-        snprintf(path, sizeof path, "%s/%s", dir, m->shards[i].file);
-        TRY(safetensors_open(&shards[i], path, err));
+        snprintf(path, sizeof path, "%s/%s", dir, m->shards[s->count].file);
+        TRY(safetensors_open(&s->file[s->count], path, err));
     }
-    return 0;
+    return build_map(s, err);
 }
 
-/* Tensors that a whole checkpoint of this model has. */
-static int count_tensors(const struct ckpt_tensors *tensors, bool moments, struct comm *expert,
-                         uint64_t *count, struct err *err)
+static void close_shards(struct shards *s)
 {
-    uint64_t dense = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        safetensors_close(&s->file[i]);
+    }
+    free(s->file);
+    reshard_map_fini(&s->map);
+}
+
+/* Tensors beside the moments that a whole checkpoint of this model has. */
+static int count_tensors(const struct ckpt_tensors *tensors, struct comm *world, uint64_t *count,
+                         struct err *err)
+{
     *count = 0;
     for (size_t i = 0; i < tensors->count; i++) {
-        const struct ckpt_tensor *t = &tensors->item[i];
-        if (moments || !t->moment) {
-            *(t->expert ? count : &dense) += 1;
-        }
+        *count += tensors->item[i].owned && !tensors->item[i].moment;
     }
-    TRY(expert->ops->all_reduce_sum_u64(expert, count, 1, err));
-    *count += dense;
-    return 0;
+    return world->ops->all_reduce_sum_u64(world, count, 1, err);
 }
 
-static uint64_t count_found(const struct safetensors *shards, size_t shard_count, bool moments)
+/* Threads of the rank in this one's place. */
+static void read_threads(const struct shards *s, uint32_t rank, struct ckpt_facts *facts)
 {
-    uint64_t found = 0;
-    for (size_t i = 0; i < shard_count; i++) {
-        for (size_t k = 0; k < shards[i].count; k++) {
-            const char *name = shards[i].tensors[k].name;
-            found += moments || strncmp(name, CKPT_MOMENT_PREFIX, strlen(CKPT_MOMENT_PREFIX)) != 0;
-        }
+    const struct safetensors *file = &s->file[rank < s->count ? rank : s->count - 1];
+    json_t *metadata = json_loads(file->metadata, 0, NULL);
+    const char *text = json_string_value(json_object_get(metadata, CKPT_THREADS_KEY));
+    if (text != NULL) {
+        facts->threads = (uint32_t)strtoul(text, NULL, 10);
     }
-    return found;
+    json_decref(metadata);
 }
 
 static int load_here(const struct manifest *m, const char *dir, const struct ckpt_tensors *tensors,
-                     bool moments, uint64_t expected, const struct op_table *op, struct err *err)
+                     bool moments, uint64_t expected, const struct op_table *op, uint32_t rank,
+                     struct ckpt_facts *facts, struct err *err)
 {
-    struct safetensors *shards = mem_alloc_array(m->world_size, sizeof *shards);
-    int rc = open_shards(m, dir, shards, err);
+    struct shards s = {0};
+    int rc = open_shards(&s, m, dir, err);
     if (rc == 0) {
-        rc = ckpt_check_unique(shards, m->world_size, err);
+        rc = read_tensors(&s, tensors, moments, op, err);
     }
-    if (rc == 0) {
-        rc = read_tensors(shards, m->world_size, tensors, moments, op, err);
-    }
-    uint64_t found = rc == 0 ? count_found(shards, m->world_size, moments) : expected;
+    uint64_t found = rc == 0 ? count_found(&s) : expected;
     if (found != expected) {
         rc = err_set(err, ERR_CORRUPT,
                      "it holds %llu tensors, this model has %llu (made for another model?)",
                      (unsigned long long)found, (unsigned long long)expected);
     }
-    for (uint32_t i = 0; i < m->world_size; i++) {
-        safetensors_close(&shards[i]);
+    if (rc == 0) {
+        read_threads(&s, rank, facts);
     }
-    free(shards);
+    close_shards(&s);
     return rc;
 }
 
 int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tensors *tensors,
-              const struct op_table *op, struct comm *world, struct comm *expert,
-              struct ckpt_facts *facts, struct err *err)
+              const struct op_table *op, struct comm *world, struct ckpt_facts *facts,
+              struct err *err)
 {
     struct manifest m = {0};
     uint64_t expected = 0;
@@ -214,8 +262,8 @@ int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tens
     }
     TRY_GOTO(agree(world, as_corrupt(rc, err), "checkpoint", err), out);
     bool moments = content == CKPT_ALL && !facts->weights_only;
-    TRY_GOTO(count_tensors(tensors, moments, expert, &expected, err), out);
-    rc = load_here(&m, dir, tensors, moments, expected, op, err);
+    TRY_GOTO(count_tensors(tensors, world, &expected, err), out);
+    rc = load_here(&m, dir, tensors, moments, expected, op, world->rank, facts, err);
     if (rc != 0) {
         err_wrap(err, "%s", dir);
     }

@@ -1,6 +1,6 @@
 /* Loading a committed checkpoint: MANIFEST.json says what belongs to it, every shard's size and
  * digest is checked (by one rank each), and every rank reads the tensors that it needs from
- * whichever shard holds them, so that the layout may have changed. */
+ * whichever shards hold them (reshard.h), so that the mesh may have changed. */
 #ifndef TRAINER_CKPT_LOAD_H
 #define TRAINER_CKPT_LOAD_H
 
@@ -15,15 +15,11 @@ enum ckpt_content {
     CKPT_WEIGHTS, /* the moments stay as they are, also when they are there */
 };
 
-/* world: all ranks; expert: the expert group. Fills the tensors and *facts, which the caller ends
+/* world: all ranks. Fills the tensors and *facts, which the caller ends
  * with ckpt_facts_fini. ERR_CORRUPT on every rank when anything is damaged, missing, twice there or
  * of another shape: the text names the file and the tensor. Collective. */
 int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tensors *tensors,
-              const struct op_table *op, struct comm *world, struct comm *expert,
-              struct ckpt_facts *facts, struct err *err);
-
-/* No tensor is in two of the files. */
-struct safetensors;
-int ckpt_check_unique(const struct safetensors *files, size_t file_count, struct err *err);
+              const struct op_table *op, struct comm *world, struct ckpt_facts *facts,
+              struct err *err);
 
 #endif

@@ -11,13 +11,14 @@
 #include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/mem.h"
+#include "trainer/reshard.h"
 #include "trainer/safetensors.h"
 #include "trainer/shard_file.h"
 
 struct ckpt_saver {
     const struct op_table *op;
     char *dir;
-    uint32_t rank, world;
+    uint32_t rank, world, threads;
     void (*durable)(void *ctx, const struct ckpt_shard *shard);
     void *ctx;
 
@@ -37,11 +38,13 @@ struct ckpt_saver {
 
 struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const struct op_table *op,
                                      const char *dir, uint32_t rank, uint32_t world,
+                                     uint32_t threads,
                                      void (*durable)(void *ctx, const struct ckpt_shard *shard),
                                      void *ctx)
 {
     struct ckpt_saver *s = mem_alloc(sizeof *s);
     *s = (struct ckpt_saver){.op = op,
+                             .threads = threads,
                              .dir = mem_strdup(dir),
                              .rank = rank,
                              .world = world,
@@ -63,13 +66,21 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 static void build_header(const struct ckpt_saver *s, struct buf *header)
 {
     struct safetensors_item *items = mem_alloc_array(s->owned_count, sizeof *items);
+    char(*names)[RESHARD_NAME_BYTES] = mem_alloc_array(s->owned_count, sizeof *names);
+    char threads[16];
+    snprintf(threads, sizeof threads, "%u", s->threads);
     for (size_t i = 0; i < s->owned_count; i++) {
         const struct ckpt_tensor *t = &s->owned[i];
-        items[i] = (struct safetensors_item){t->name, t->rows, t->cols, t->is_vector, NULL};
+        bool whole = ckpt_tensor_is_whole(t);
+        reshard_name(names[i], t->name, t->first, t->count, whole);
+        items[i] = whole ? (struct safetensors_item){names[i], t->rows, t->cols, t->is_vector, NULL}
+                         : (struct safetensors_item){names[i], (uint32_t)t->count, 1, true, NULL};
     }
-    const struct safetensors_metadata metadata[] = {{"format", "dstrain"}, {"layout", s->layout}};
-    safetensors_write_header(header, items, s->owned_count, metadata, 2);
+    const struct safetensors_metadata metadata[] = {
+        {"format", "dstrain"}, {"layout", s->layout}, {CKPT_THREADS_KEY, threads}};
+    safetensors_write_header(header, items, s->owned_count, metadata, 3);
     free(items);
+    free(names);
 }
 
 static int write_file(struct ckpt_saver *s, const char *path, struct ckpt_shard *shard,

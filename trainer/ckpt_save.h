@@ -16,6 +16,8 @@
 
 /* Of rank and world size. */
 #define CKPT_SHARD_NAME "shard-%05u-of-%05u.safetensors"
+/* In a shard's own metadata: how many threads its rank computed with. */
+#define CKPT_THREADS_KEY "threads"
 
 struct ckpt_shard {
     uint64_t step;
@@ -34,6 +36,7 @@ struct ckpt_saver;
  * shard is safe. */
 struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const struct op_table *op,
                                      const char *dir, uint32_t rank, uint32_t world,
+                                     uint32_t threads,
                                      void (*durable)(void *ctx, const struct ckpt_shard *shard),
                                      void *ctx);
 /* Waits for a save in flight. */

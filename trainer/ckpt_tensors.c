@@ -62,47 +62,66 @@ static void deal_kind(const struct optim *optim, bool experts, uint32_t ways, ui
     free(owner);
 }
 
-static void add(struct ckpt_tensors *t, const char *prefix, const struct param *p, float *data,
-                bool owned)
+static struct ckpt_tensor *add(struct ckpt_tensors *t, const struct param *p, float *data,
+                               bool owned)
 {
     struct ckpt_tensor *x = &t->item[t->count++];
     *x = (struct ckpt_tensor){.rows = p->rows,
                               .cols = p->cols,
                               .is_vector = p->is_vector,
-                              .owned = owned,
-                              .moment = prefix[0] != 0,
-                              .expert = p->expert >= 0,
+                              .owned = owned && !p->copy,
                               .count = p->count,
                               .data = data};
-    snprintf(x->name, sizeof x->name, "%s%s", prefix, p->name);
+    snprintf(x->name, sizeof x->name, "%s", p->name);
+    return x;
+}
+
+static void add_moment(struct ckpt_tensors *t, const struct param *p, const struct optim_part *part,
+                       enum optim_state state, bool owned)
+{
+    struct ckpt_tensor *x = add(t, p, part->state[state], owned);
+    snprintf(x->name, sizeof x->name, CKPT_MOMENT_PREFIX "%s.%s", optim_state_name(state), p->name);
+    x->moment = true;
+    x->first = part->first;
+    x->count = part->count;
+}
+
+static void add_bias(struct ckpt_tensors *t, const struct router *r, bool owned)
+{
+    struct ckpt_tensor *x = &t->item[t->count++];
+    *x = (struct ckpt_tensor){.rows = r->experts,
+                              .cols = 1,
+                              .is_vector = true,
+                              .owned = owned,
+                              .host = true,
+                              .count = r->experts,
+                              .data = r->bias};
+    snprintf(x->name, sizeof x->name, "%s", r->name);
 }
 
 void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
-                       const struct router *routers, size_t router_count, const struct mesh *mesh)
+                       const struct router *routers, size_t router_count, const struct mesh *mesh,
+                       bool parted)
 {
     *t = (struct ckpt_tensors){0};
-    t->item = mem_alloc_array(3 * optim->count + router_count, sizeof *t->item);
+    size_t most = optim->count + OPTIM_STATES * optim->parts + router_count;
+    t->item = mem_alloc_array(most, sizeof *t->item);
     bool *owned = mem_alloc_array(optim->count, sizeof *owned);
     deal_kind(optim, false, mesh_batch_ways(mesh), mesh_batch_index(mesh), owned);
     deal_kind(optim, true, mesh->data, mesh->data_index, owned);
     for (size_t i = 0; i < optim->count; i++) {
-        const struct param *p = &optim->params[i];
-        add(t, "", p, p->weight, owned[i]);
-        add(t, CKPT_MOMENT_PREFIX "m.", p, optim->m[i], owned[i]);
-        add(t, CKPT_MOMENT_PREFIX "v.", p, optim->v[i], owned[i]);
+        add(t, &optim->params[i], optim->params[i].weight, owned[i]);
+    }
+    for (size_t i = 0; i < optim->parts; i++) {
+        const struct optim_part *part = &optim->part[i];
+        for (int s = 0; s < OPTIM_STATES; s++) {
+            add_moment(t, &optim->params[part->param], part, (enum optim_state)s,
+                       parted || owned[part->param]);
+        }
     }
     free(owned);
     for (size_t i = 0; i < router_count; i++) {
-        const struct router *r = &routers[i];
-        struct ckpt_tensor *x = &t->item[t->count++];
-        *x = (struct ckpt_tensor){.rows = r->experts,
-                                  .cols = 1,
-                                  .is_vector = true,
-                                  .owned = mesh_batch_index(mesh) == 0,
-                                  .host = true,
-                                  .count = r->experts,
-                                  .data = r->bias};
-        snprintf(x->name, sizeof x->name, "%s", r->name);
+        add_bias(t, &routers[i], mesh->rank == 0); /* every rank has those of all layers */
     }
 }
 

@@ -1,6 +1,7 @@
 /* The tensors of a checkpoint as this rank sees them: for every parameter X held here the FP32
- * master weight X and the moments optimizer.m.X and optimizer.v.X, and the routers' selection
- * biases. Each tensor of the model is written by exactly one rank. */
+ * master weight X and its share of the moments optimizer.m.X and optimizer.v.X, and the routers'
+ * selection biases. Each element of the model is written by exactly one rank: weights as whole
+ * tensors, moments as the runs that the ranks have (reshard.h). */
 #ifndef TRAINER_CKPT_TENSORS_H
 #define TRAINER_CKPT_TENSORS_H
 
@@ -14,12 +15,12 @@
 
 struct ckpt_tensor {
     char name[160];
-    uint32_t rows, cols;
+    uint32_t rows, cols; /* of the whole tensor */
     bool is_vector;
-    bool owned;  /* this rank writes it */
-    bool host;   /* data is host memory, not the back end's */
-    bool moment; /* of the optimiser */
-    bool expert; /* on the ranks of its data group only; others are on every rank */
+    bool owned;     /* this rank writes it */
+    bool host;      /* data is host memory, not the back end's */
+    bool moment;    /* of the optimiser */
+    uint64_t first; /* element of the tensor that data begins with */
     size_t count;
     float *data; /* borrowed */
 };
@@ -29,11 +30,17 @@ struct ckpt_tensors {
 };
 #define CKPT_MOMENT_PREFIX "optimizer."
 
-/* Borrows everything. Deals: a replicated parameter to one of the ranks that share the batch, an
- * expert's to one of its data group, biggest first to whom has least, so that shards come out
- * equal. */
+static inline bool ckpt_tensor_is_whole(const struct ckpt_tensor *t)
+{
+    return t->first == 0 && t->count == (size_t)t->rows * t->cols;
+}
+
+/* Borrows everything. Deals what several ranks have: a replicated parameter to one of the ranks
+ * that share the batch, an expert's to one of its data group, biggest first to whom has least, so
+ * that shards come out equal. parted: the moments here are nobody else's. */
 void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
-                       const struct router *routers, size_t router_count, const struct mesh *mesh);
+                       const struct router *routers, size_t router_count, const struct mesh *mesh,
+                       bool parted);
 void ckpt_tensors_fini(struct ckpt_tensors *t);
 
 /* owner[i] in 0..ways-1 for each of n sizes. Pure; the same on every rank that asks with the same

@@ -250,6 +250,22 @@ template <typename T> void sum_block(comm_gloo *g, T *data, size_t count, size_t
     });
 }
 
+/* Each rank's segment to it, a piece of all segments at a time. */
+template <typename T> void scatter_sums(comm_gloo *g, T *data, size_t segment)
+{
+    constexpr size_t PIECE = CHUNK / sizeof(T);
+    T *own = data + g->base.rank * segment;
+    for (size_t at = 0; at < segment; at += PIECE) {
+        size_t n = std::min(PIECE, segment - at);
+        each_peer(g, [&](uint32_t r) {
+            const T *piece = data + r * segment + at;
+            send_message(g, r, reinterpret_cast<const char *>(piece), n * sizeof(T));
+        });
+        each_peer(g, [&](uint32_t r) { receive_message(g, r, n * sizeof(T)); });
+        add_up(g, own + at, own + at, n);
+    }
+}
+
 /* Runs one collective; the place where exceptions end. */
 template <typename F> int guard(struct comm *c, const char *what, struct err *err, F body)
 {
@@ -293,6 +309,11 @@ int all_reduce_f64(struct comm *c, double *data, size_t count, struct err *err)
 int all_reduce_u64(struct comm *c, uint64_t *data, size_t count, struct err *err)
 {
     return all_reduce(c, data, count, err);
+}
+
+int reduce_scatter_f32(struct comm *c, float *data, size_t part, struct err *err)
+{
+    return guard(c, "reduce-scatter", err, [&] { scatter_sums(self(c), data, part); });
 }
 
 int all_gather(struct comm *c, const void *in, void *out, size_t bytes, struct err *err)
@@ -364,8 +385,8 @@ void destroy(struct comm *c)
 }
 
 const struct comm_ops ops = {
-    "gloo",       all_reduce_f32, all_reduce_f64, all_reduce_u64, all_gather,
-    all_to_all_v, broadcast,      barrier,        destroy,
+    "gloo",     all_reduce_f32, all_reduce_f64, all_reduce_u64, reduce_scatter_f32,
+    all_gather, all_to_all_v,   broadcast,      barrier,        destroy,
 };
 
 /* Buffers first, so that a message that is here already finds its place; then the calling thread

@@ -2,22 +2,12 @@
 
 #include <math.h>
 
-int grad_sum(struct model *model, struct comm *dense, struct comm *data, struct err *err)
-{
-    struct param_range replicated = model_param_range(model, false);
-    struct param_range experts = model_param_range(model, true);
-    TRY(dense->ops->all_reduce_sum_f32(dense, replicated.grad, replicated.count, err));
-    return data->ops->all_reduce_sum_f32(data, experts.grad, experts.count, err);
-}
-
-int grad_norm(struct model *model, const struct op_table *op, struct comm *expert, double *norm,
+int grad_norm(const struct zero *zero, const struct op_table *op, struct comm *world, double *norm,
               struct err *err)
 {
-    struct param_range replicated = model_param_range(model, false);
-    struct param_range experts = model_param_range(model, true);
-    double sum = op->sum_squares(experts.grad, experts.count);
-    TRY(expert->ops->all_reduce_sum_f64(expert, &sum, 1, err));
-    *norm = sqrt(sum + op->sum_squares(replicated.grad, replicated.count));
+    double sum = zero_sum_squares(zero, op);
+    TRY(world->ops->all_reduce_sum_f64(world, &sum, 1, err));
+    *norm = sqrt(sum);
     return 0;
 }
 

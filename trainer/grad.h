@@ -1,5 +1,4 @@
-/* Gradients across ranks: summed over the ranks that hold a copy of the parameter, and their global
- * norm. */
+/* The gradient of the whole model across ranks: its norm, and what is wrong with it. */
 #ifndef TRAINER_GRAD_H
 #define TRAINER_GRAD_H
 
@@ -7,13 +6,11 @@
 #include "trainer/comm.h"
 #include "trainer/model.h"
 #include "trainer/op.h"
+#include "trainer/zero.h"
 
-/* dense: where replicated parameters are summed, data: where an expert's are. Two calls, each over
- * one array. Afterwards every copy of a parameter has the same gradient, to the bit. Collective. */
-int grad_sum(struct model *model, struct comm *dense, struct comm *data, struct err *err);
-/* Norm of the whole model's gradient, each expert counted once (expert: the group where the others
- * are); the same on every rank. Collective. */
-int grad_norm(struct model *model, const struct op_table *op, struct comm *expert, double *norm,
+/* Norm of the whole model's gradient once it is reduced, every element counted once; the same on
+ * every rank. world: all ranks. Collective. */
+int grad_norm(const struct zero *zero, const struct op_table *op, struct comm *world, double *norm,
               struct err *err);
 /* Name of the first tensor here whose gradient is not finite, or NULL. */
 const char *grad_suspect(struct model *model, const struct op_table *op);

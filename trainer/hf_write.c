@@ -15,22 +15,19 @@
 #include "trainer/fp8.h"
 #include "trainer/hf_encode.h"
 #include "trainer/progress.h"
+#include "trainer/reshard.h"
 #include "trainer/safetensors.h"
 
 #define CHUNK_BYTES ((size_t)4 << 20)
-
-/* A tensor X of the model, and its two moments. */
-enum part { PART_WEIGHT, PART_M, PART_V, PARTS };
-static const char *const prefixes[PARTS] = {"", CKPT_MOMENT_PREFIX "m.", CKPT_MOMENT_PREFIX "v."};
 
 struct writer {
     const struct tensor_list *tensors;
     const struct hf_plan *plan;
     const struct out_folder *out;
-    bool (*seen)[PARTS]; /* owned; of each tensor */
-    float *band;         /* owned; rows as they were read */
-    void *coded;         /* owned; and as they are written */
-    float *scales;       /* owned; of a row of blocks */
+    bool *seen;    /* owned; of each tensor */
+    float *band;   /* owned; rows as they were read */
+    void *coded;   /* owned; and as they are written */
+    float *scales; /* owned; of a row of blocks */
     uint64_t read_bytes, all_bytes;
     /* the shard at hand */
     struct safetensors shard;
@@ -213,32 +210,47 @@ static int check_tensor(const struct writer *w, const struct safetensors_tensor 
                    w->shard.path, have->name, have->dtype, has, needs);
 }
 
-static enum part part_of(const char *name)
+static int no_place(const struct writer *w, const struct safetensors_tensor *have, struct err *err)
 {
-    for (enum part p = PART_M; p < PARTS; p++) {
-        if (strncmp(name, prefixes[p], strlen(prefixes[p])) == 0) {
-            return p;
-        }
+    return err_set(err, ERR_CORRUPT, "%s: tensor %s has no place in this model", w->shard.path,
+                   have->name);
+}
+
+/* optimizer.STATE.NAME, or a run of its elements: of a tensor of the model, and read over. */
+static int skip_moment(struct writer *w, const struct safetensors_tensor *have, struct err *err)
+{
+    struct reshard_run run;
+    uint64_t bytes = have->end - have->begin;
+    int rc = reshard_parse(&run, have->name, bytes / sizeof(float), err);
+    if (rc != 0) {
+        return err_wrap(err, "%s", w->shard.path);
     }
-    return PART_WEIGHT;
+    const char *name = strchr(run.name + strlen(CKPT_MOMENT_PREFIX), '.');
+    const struct tensor *t = name != NULL ? tensor_list_find(w->tensors, name + 1) : NULL;
+    if (t == NULL || run.first + run.count > tensor_elements(t)) {
+        return no_place(w, have, err);
+    }
+    return run.whole && run.count != tensor_elements(t) ? check_tensor(w, have, t, err)
+                                                        : skip(w, bytes, err);
 }
 
 static int take_tensor(struct writer *w, const struct safetensors_tensor *have, struct err *err)
 {
-    enum part part = part_of(have->name);
-    const struct tensor *t = tensor_list_find(w->tensors, have->name + strlen(prefixes[part]));
-    if (t == NULL) {
-        return err_set(err, ERR_CORRUPT, "%s: tensor %s has no place in this model", w->shard.path,
-                       have->name);
+    if (strncmp(have->name, CKPT_MOMENT_PREFIX, strlen(CKPT_MOMENT_PREFIX)) == 0) {
+        return skip_moment(w, have, err);
     }
-    bool *seen = &w->seen[t - w->tensors->item][part];
+    const struct tensor *t = tensor_list_find(w->tensors, have->name);
+    if (t == NULL) {
+        return no_place(w, have, err);
+    }
+    bool *seen = &w->seen[t - w->tensors->item];
     if (*seen) {
         return err_set(err, ERR_CORRUPT, "%s: tensor %s is in another shard, too", w->shard.path,
                        have->name);
     }
     *seen = true;
     TRY(check_tensor(w, have, t, err));
-    return part == PART_WEIGHT ? export_tensor(w, t, err) : skip(w, have->end - have->begin, err);
+    return export_tensor(w, t, err);
 }
 
 static int by_place(const void *a, const void *b)
@@ -323,7 +335,7 @@ static int check_all_seen(const struct writer *w, const struct manifest *manifes
                           struct err *err)
 {
     for (size_t i = 0; i < w->tensors->count; i++) {
-        if (!w->seen[i][PART_WEIGHT]) {
+        if (!w->seen[i]) {
             return err_set(err, ERR_CORRUPT, "%s: tensor %s is in none of the %u shards", dir,
                            w->tensors->item[i].name, manifest->world_size);
         }

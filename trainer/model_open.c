@@ -112,9 +112,9 @@ static int load(struct open_model *o, const char *dir, const struct op_table *op
     struct optim optim;
     struct router *router = model_routers(o->model, &routers);
     struct param *params = model_params(o->model, &count);
-    optim_init(&optim, op, params, count);
-    ckpt_tensors_init(&tensors, &optim, router, routers, &o->mesh);
-    int rc = ckpt_load(dir, CKPT_WEIGHTS, &tensors, op, o->self, o->self, &again, err);
+    optim_init(&optim, op, params, count, NULL, 0);
+    ckpt_tensors_init(&tensors, &optim, router, routers, &o->mesh, false);
+    int rc = ckpt_load(dir, CKPT_WEIGHTS, &tensors, op, o->self, &again, err);
     ckpt_facts_fini(&again);
     ckpt_tensors_fini(&tensors);
     optim_fini(&optim);

@@ -5,25 +5,53 @@
 
 #include "lib/mem.h"
 
-void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count)
+const char *optim_state_name(enum optim_state state)
+{
+    static const char *const names[OPTIM_STATES] = {[OPTIM_M] = "m", [OPTIM_V] = "v"};
+    return names[state];
+}
+
+static void add_part(struct optim *o, size_t param, const float *begin, const float *end)
+{
+    const struct param *p = &o->params[param];
+    const float *first = begin > p->weight ? begin : p->weight;
+    const float *last = end < p->weight + p->count ? end : p->weight + p->count;
+    if (first >= last) {
+        return;
+    }
+    struct optim_part *part = &o->part[o->parts++];
+    *part = (struct optim_part){param, (size_t)(first - p->weight), (size_t)(last - first), {0}};
+    for (int s = 0; s < OPTIM_STATES; s++) {
+        part->state[s] = o->op->alloc(part->count * sizeof(float));
+    }
+}
+
+void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count,
+                const struct optim_window *windows, size_t window_count)
 {
     *o = (struct optim){.op = op, .params = params, .count = count};
-    o->m = mem_alloc_array(count, sizeof *o->m);
-    o->v = mem_alloc_array(count, sizeof *o->v);
+    o->part = mem_alloc_array(count * (windows != NULL ? window_count : 1), sizeof *o->part);
     for (size_t i = 0; i < count; i++) {
-        o->m[i] = op->alloc(params[i].count * sizeof(float));
-        o->v[i] = op->alloc(params[i].count * sizeof(float));
+        if (params[i].copy) {
+            continue;
+        }
+        if (windows == NULL) {
+            add_part(o, i, params[i].weight, params[i].weight + params[i].count);
+        }
+        for (size_t w = 0; windows != NULL && w < window_count; w++) {
+            add_part(o, i, windows[w].begin, windows[w].end);
+        }
     }
 }
 
 void optim_fini(struct optim *o)
 {
-    for (size_t i = 0; i < o->count; i++) {
-        o->op->release(o->m[i]);
-        o->op->release(o->v[i]);
+    for (size_t i = 0; i < o->parts; i++) {
+        for (int s = 0; s < OPTIM_STATES; s++) {
+            o->op->release(o->part[i].state[s]);
+        }
     }
-    free(o->m);
-    free(o->v);
+    free(o->part);
     *o = (struct optim){0};
 }
 
@@ -44,15 +72,26 @@ void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, d
     double beta2 = spec->optimizer.beta2;
     float correction1 = (float)(1.0 - pow(beta1, (double)step));
     float correction2 = (float)(1.0 - pow(beta2, (double)step));
-    for (size_t i = 0; i < o->count; i++) {
-        const struct param *p = &o->params[i];
-        o->op->adamw(p->weight, o->m[i], o->v[i], p->grad, p->count, (float)grad_scale, (float)lr,
-                     (float)beta1, (float)beta2, (float)spec->optimizer.eps,
+    for (size_t i = 0; i < o->parts; i++) {
+        const struct optim_part *part = &o->part[i];
+        const struct param *p = &o->params[part->param];
+        o->op->adamw(p->weight + part->first, part->state[OPTIM_M], part->state[OPTIM_V],
+                     p->grad + part->first, part->count, (float)grad_scale, (float)lr, (float)beta1,
+                     (float)beta2, (float)spec->optimizer.eps,
                      p->decay ? (float)spec->optimizer.weight_decay : 0.0f, correction1,
                      correction2);
         if (spec->recipe.moments == PRECISION_BF16) {
-            round_bf16(o->op, o->m[i], p->count);
-            round_bf16(o->op, o->v[i], p->count);
+            round_bf16(o->op, part->state[OPTIM_M], part->count);
+            round_bf16(o->op, part->state[OPTIM_V], part->count);
         }
     }
+}
+
+size_t optim_bytes(const struct optim *o)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < o->parts; i++) {
+        bytes += OPTIM_STATES * o->part[i].count * sizeof(float);
+    }
+    return bytes;
 }

@@ -1,6 +1,10 @@
-/* AdamW over the parameters of this rank, one pair of moments a parameter. The step computes in
- * FP32; where the recipe has the moments in BF16 they are rounded as it leaves them, so that the
- * next one and a checkpoint find BF16 numbers. Master weights and gradients are FP32 always. */
+/* AdamW over the parameters of this rank. Its state is one or more numbers an element, the moments,
+ * each a plane of its own. A rank may have the state of a part of the elements only (ZeRO-1,
+ * zero.h): it updates these and gets the other weights from those who have them.
+ *
+ * The step computes in FP32; where the recipe has the moments in BF16 they are rounded as it leaves
+ * them, so that the next one and a checkpoint find BF16 numbers. Master weights and gradients are
+ * FP32 always. */
 #ifndef TRAINER_OPTIM_H
 #define TRAINER_OPTIM_H
 
@@ -11,18 +15,35 @@
 #include "trainer/model.h"
 #include "trainer/op.h"
 
+enum optim_state { OPTIM_M, OPTIM_V, OPTIM_STATES }; /* first and second moment */
+/* "m", "v": in a checkpoint it is optimizer.<name>.<parameter>. */
+const char *optim_state_name(enum optim_state state);
+
+/* Consecutive elements of one parameter whose state is here. */
+struct optim_part {
+    size_t param, first, count;
+    float *state[OPTIM_STATES]; /* owned; [count] each, FP32, back-end memory */
+};
 struct optim {
     const struct op_table *op; /* borrowed */
     struct param *params;      /* borrowed from the model */
     size_t count;
-    float **m, **v; /* owned; count items each, back-end memory, shaped like the weights */
+    struct optim_part *part; /* owned; in the order of the parameters */
+    size_t parts;
 };
 
-void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count);
+/* Elements whose weights lie in one of the windows. */
+struct optim_window {
+    const float *begin, *end;
+};
+/* windows NULL: all elements. Copies (param.copy) have no state here. */
+void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count,
+                const struct optim_window *windows, size_t window_count);
 void optim_fini(struct optim *o);
-/* One update. step counts from 1; grad_scale multiplies every gradient (clipping). The caller
- * refreshes the model. */
+/* One update of the parts here. step counts from 1; grad_scale multiplies every gradient
+ * (clipping). The caller refreshes the model. */
 void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, double lr,
                 double grad_scale);
+size_t optim_bytes(const struct optim *o);
 
 #endif

@@ -194,12 +194,17 @@ static int create_group(struct comm **c, const struct comm_store *store, const c
 static int create_groups(struct train_options *t, const struct mesh *m,
                          const struct comm_store *store, const char *address, struct err *err)
 {
-    TRY(create_group(&t->batch, store, "batch", 0, mesh_batch_index(m), mesh_batch_ways(m), address,
-                     err));
-    TRY(create_group(&t->expert, store, "expert", m->data_index, m->expert_index, m->expert,
-                     address, err));
-    return create_group(&t->data, store, "data", m->expert_index, m->data_index, m->data, address,
-                        err);
+    TRY(create_group(&t->world, store, "world", 0, m->rank, m->world, address, err));
+    if (m->pipeline == 1) {
+        t->batch = t->world;
+    } else {
+        TRY(create_group(&t->batch, store, "batch", m->pipeline_index, mesh_batch_index(m),
+                         mesh_batch_ways(m), address, err));
+    }
+    TRY(create_group(&t->expert, store, "expert", m->pipeline_index * m->data + m->data_index,
+                     m->expert_index, m->expert, address, err));
+    return create_group(&t->data, store, "data", m->pipeline_index * m->expert + m->expert_index,
+                        m->data_index, m->data, address, err);
 }
 
 /* ---- */
@@ -247,7 +252,10 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     }
     comm_destroy(options.data);
     comm_destroy(options.expert);
-    comm_destroy(options.batch);
+    if (options.batch != options.world) {
+        comm_destroy(options.batch);
+    }
+    comm_destroy(options.world);
     reporter_destroy(reporter, DRAIN_MS);
     return rc;
 }

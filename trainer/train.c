@@ -30,6 +30,7 @@
 #include "trainer/optim.h"
 #include "trainer/report.h"
 #include "trainer/schedule.h"
+#include "trainer/zero.h"
 
 #define CKPT_AUTO_MS  300000 /* checkpoint.every: auto */
 #define FLUSH_STEP_MS 1000
@@ -45,6 +46,7 @@ struct train {
     size_t param_count;
     struct router *routers;
     size_t router_count;
+    struct zero zero;
     struct optim optim;
     struct ckpt_tensors tensors;
     struct ckpt_saver *saver;
@@ -126,14 +128,31 @@ static void warn_of_changes(const struct ckpt_facts *was, const struct ckpt_fact
     if (strcmp(was->precision, is->precision) != 0) {
         log_warn("the checkpoint was made in %s, this run is in %s", was->precision, is->precision);
     }
-    if (was->threads != is->threads) {
-        log_warn("the checkpoint was made with %u threads a rank, this run has %u: results will "
-                 "differ in the last bits",
-                 was->threads, is->threads);
+    if (was->pipeline != is->pipeline || was->expert != is->expert || was->data != is->data) {
+        log_warn(
+            "the checkpoint was made on pipeline %u x expert %u x data %u, this run is on %u x "
+            "%u x %u: its sums are made in another order, it repeats the other one within "
+            "rounding, not to the bit",
+            was->pipeline, was->expert, was->data, is->pipeline, is->expert, is->data);
     }
     if (strcmp(was->model_sha256, is->model_sha256) != 0) {
         log_warn("the checkpoint was made with another model file of the same shapes");
     }
+}
+
+/* A product's order of additions depends on the number of threads. */
+static int warn_of_threads(struct train *t, const struct ckpt_facts *was, struct err *err)
+{
+    uint64_t other = was->threads != 0 && was->threads != t->o->threads;
+    TRY(t->o->world->ops->all_reduce_sum_u64(t->o->world, &other, 1, err));
+    if (other > 0 && t->o->mesh->rank == 0) {
+        log_warn(
+            "the checkpoint was made with another number of threads than %" PRIu64
+            " of the %u ranks have now: results repeat the other run's within rounding, not to "
+            "the bit",
+            other, t->o->mesh->world);
+    }
+    return 0;
 }
 
 /* Where the run stands, and how it came there. */
@@ -154,8 +173,10 @@ static int resume(struct train *t, struct err *err)
 {
     struct ckpt_facts was;
     int64_t start = clock_boot_ms();
-    int rc = ckpt_load(t->o->resume_dir, CKPT_ALL, &t->tensors, t->o->op, t->o->batch, t->o->expert,
-                       &was, err);
+    int rc = ckpt_load(t->o->resume_dir, CKPT_ALL, &t->tensors, t->o->op, t->o->world, &was, err);
+    if (rc == 0 && !was.weights_only) {
+        rc = warn_of_threads(t, &was, err);
+    }
     if (rc == 0 && t->o->mesh->rank == 0) {
         if (!was.weights_only) {
             warn_of_changes(&was, &t->at);
@@ -178,8 +199,7 @@ static int init_from(struct train *t, struct err *err)
     struct ckpt_facts was;
     const char *dir = t->spec->init_from;
     int64_t start = clock_boot_ms();
-    int rc =
-        ckpt_load(dir, CKPT_WEIGHTS, &t->tensors, t->o->op, t->o->batch, t->o->expert, &was, err);
+    int rc = ckpt_load(dir, CKPT_WEIGHTS, &t->tensors, t->o->op, t->o->world, &was, err);
     if (rc == ERR_CORRUPT) {
         struct err why = *err;
         *err = (struct err){0};
@@ -205,13 +225,16 @@ static int setup(struct train *t, struct err *err)
 {
     const struct train_options *o = t->o;
     int rc = feed_open(&t->feed, t->spec, o->config->vocab_size, err);
-    TRY(agree(o->batch, rc, "opening the data", err));
+    TRY(agree(o->world, rc, "opening the data", err));
     rc = create_model(t, err);
-    TRY(agree(o->batch, rc, "creating the model", err));
-    optim_init(&t->optim, o->op, t->params, t->param_count);
-    ckpt_tensors_init(&t->tensors, &t->optim, t->routers, t->router_count, o->mesh);
+    TRY(agree(o->world, rc, "creating the model", err));
+    struct optim_window windows[2];
+    zero_init(&t->zero, t->model, t->spec->zero > 0, o->batch, o->data);
+    zero_windows(&t->zero, windows);
+    optim_init(&t->optim, o->op, t->params, t->param_count, windows, 2);
+    ckpt_tensors_init(&t->tensors, &t->optim, t->routers, t->router_count, o->mesh, t->zero.parted);
     t->saver = ckpt_saver_create(&t->tensors, o->op, o->ckpt_dir, o->mesh->rank, o->mesh->world,
-                                 shard_durable, t);
+                                 o->threads, shard_durable, t);
     uint64_t first;
     uint64_t count;
     my_share(t, t->spec->global_batch, &first, &count);
@@ -227,7 +250,7 @@ static int setup(struct train *t, struct err *err)
     model_refresh(t->model);
     rc = report_init(&t->report, o->mesh->rank == 0, o->reporter, o->epoch, t->spec->steps,
                      o->tb_dir, t->at.step + 1, err);
-    TRY(agree(o->batch, rc, "opening the event files", err));
+    TRY(agree(o->world, rc, "opening the event files", err));
     if (o->mesh->rank == 0) {
         log_info("%s, %zu tensors here, %.1f MiB a rank, mesh pipeline %u x expert %u x data %u, "
                  "back end %s",
@@ -261,13 +284,13 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     int64_t start = clock_boot_ns();
     int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
     t->data_wait_ns += clock_boot_ns() - start;
-    TRY(agree(t->o->batch, rc, "reading the data", err));
+    TRY(agree(t->o->world, rc, "reading the data", err));
     model_zero_grad(t->model);
     model_router_reset(t->model);
     for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
         TRY(model_train(t->model, t->tokens + done * width, 1.0 / targets, sums, err));
     }
-    return grad_sum(t->model, t->o->batch, t->o->data, err);
+    return zero_reduce(&t->zero, err);
 }
 
 static bool save_is_due(const struct train *t)
@@ -297,13 +320,13 @@ static int sum_facts(struct train *t, const struct model_losses *mine, double *s
     sums[STALE] = stale;
     sums[SAVE] = save_is_due(t);
     sums[SAVE_FAILED] = ckpt_saver_failed(t->saver);
-    TRY(t->o->batch->ops->all_reduce_sum_f64(t->o->batch, sums, SUMS, err));
+    TRY(t->o->world->ops->all_reduce_sum_f64(t->o->world, sums, SUMS, err));
     if (sums[STALE] > 0) {
         return err_set(err, ERR_STALE,
                        "epoch %" PRIu64 " of this job is over: another attempt runs", t->o->epoch);
     }
     if (sums[SAVE_FAILED] > 0) {
-        return agree(t->o->batch, ckpt_saver_failed(t->saver) ? ckpt_saver_wait(t->saver, err) : 0,
+        return agree(t->o->world, ckpt_saver_failed(t->saver) ? ckpt_saver_wait(t->saver, err) : 0,
                      "checkpoint", err);
     }
     return 0;
@@ -332,8 +355,8 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     uint64_t step = t->at.step + 1;
     TRY(accumulate_gradients(t, &mine, err));
     TRY(sum_facts(t, &mine, sums, err));
-    TRY(balance_sum_loads(t->routers, t->router_count, o->batch, err));
-    TRY(grad_norm(t->model, o->op, o->expert, &out->grad_norm, err));
+    TRY(balance_sum_loads(t->routers, t->router_count, o->world, err));
+    TRY(grad_norm(&t->zero, o->op, o->world, &out->grad_norm, err));
     out->loss = sums[LOSS] / sums[TOKENS];
     out->mtp_loss = o->config->num_nextn_predict_layers > 0 ? sums[MTP_LOSS] / sums[TOKENS] : NAN;
     TRY(check_finite(t, out, err));
@@ -341,6 +364,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     double scale = clip > 0 && out->grad_norm > clip ? clip / out->grad_norm : 1.0;
     out->lr = schedule_lr(t->spec, step);
     optim_step(&t->optim, t->spec, step, out->lr, scale);
+    TRY(zero_gather(&t->zero, err));
     out->balance_maxvio =
         t->router_count > 0 ? balance_max_violation(t->routers, t->router_count) : NAN;
     balance_update(t->routers, t->router_count, t->spec->bias_update_speed);
@@ -367,7 +391,7 @@ static int validate(struct train *t, double *loss, struct err *err)
         TRY(model_eval(t->model, t->tokens, false, &mine, err));
     }
     double sums[2] = {mine.loss, (double)mine.tokens};
-    TRY(t->o->batch->ops->all_reduce_sum_f64(t->o->batch, sums, 2, err));
+    TRY(t->o->world->ops->all_reduce_sum_f64(t->o->world, sums, 2, err));
     *loss = sums[0] / sums[1];
     t->at.valid_loss = *loss;
     t->at.valid_step = t->at.step;
@@ -410,7 +434,7 @@ static void finish_report(struct train *t, struct report_step *out)
 static int finish_saves(struct train *t, struct err *err)
 {
     int rc = ckpt_saver_wait(t->saver, err);
-    TRY(agree(t->o->batch, rc, "checkpoint", err));
+    TRY(agree(t->o->world, rc, "checkpoint", err));
     if (t->o->reporter == NULL) {
         return 0;
     }
@@ -454,7 +478,7 @@ static int loop(struct train *t, struct err *err)
         bool stop = sums[STOP] > 0 && !last;
         if (sums[SAVE] > 0 || last || stop) {
             int rc = save(t, err);
-            TRY(agree(t->o->batch, rc, "checkpoint", err));
+            TRY(agree(t->o->world, rc, "checkpoint", err));
         }
         finish_report(t, &out);
         if (last || stop) {

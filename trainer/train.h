@@ -19,6 +19,7 @@ struct train_options { /* all borrowed */
     const struct model_config *config;
     const struct mesh *mesh;
     const struct op_table *op;
+    struct comm *world; /* all ranks */
     struct comm
         *batch; /* the ranks that share the batch: dense parameters are replicated over them */
     struct comm *expert; /* the ranks that hold different experts of the same copy */

@@ -38,9 +38,9 @@ static int load(struct model *model, const char *dir, const struct op_table *op,
     size_t params, routers;
     struct param *param = model_params(model, &params);
     struct router *router = model_routers(model, &routers);
-    optim_init(&optim, op, param, params);
-    ckpt_tensors_init(&tensors, &optim, router, routers, mesh);
-    int rc = ckpt_load(dir, CKPT_WEIGHTS, &tensors, op, self, self, &facts, err);
+    optim_init(&optim, op, param, params, NULL, 0);
+    ckpt_tensors_init(&tensors, &optim, router, routers, mesh, false);
+    int rc = ckpt_load(dir, CKPT_WEIGHTS, &tensors, op, self, &facts, err);
     ckpt_facts_fini(&facts);
     ckpt_tensors_fini(&tensors);
     optim_fini(&optim);

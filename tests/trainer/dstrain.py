@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import os
 import re
 import signal
@@ -181,12 +182,21 @@ def read_safetensors(path):
 
 
 def read_checkpoint(path):
-    """All tensors of all shards; each name once."""
-    tensors = {}
+    """All tensors of all shards, name -> (dtype, shape, bytes); each element once. Runs of elements, X[first:end], are joined to a flat X."""
+    runs = {}
     for shard in sorted(glob.glob(f"{path}/*.safetensors")):
-        for name, tensor in read_safetensors(shard).items():
-            assert name not in tensors, f"{name} is in two shards"
-            tensors[name] = tensor
+        for saved, (dtype, shape, data) in read_safetensors(shard).items():
+            name, _, place = saved.partition("[")
+            first = int(place.split(":")[0]) if place else 0
+            assert not place or shape == [int(place[:-1].split(":")[1]) - first], saved
+            runs.setdefault(name, []).append((first, shape, dtype, data))
+    tensors = {}
+    for name, parts in runs.items():
+        at, joined = 0, b""
+        for first, shape, dtype, data in sorted(parts):
+            assert first == at, f"{name}: elements {at} to {first} are missing, or twice there"
+            at, joined = first + math.prod(shape), joined + data
+        tensors[name] = (dtype, shape if len(parts) == 1 else [at], joined)
     return tensors
 
 

@@ -91,8 +91,7 @@ static struct ckpt_facts facts_of(uint64_t step)
                            .precision = "fp8",
                            .pipeline = 1,
                            .expert = 2,
-                           .data = 3,
-                           .threads = 2};
+                           .data = 3};
     memset(f.model_sha256, 'a', 64);
     memset(f.spec_sha256, 'b', 64);
     return f;
@@ -240,12 +239,12 @@ static void fixture_init(struct fixture *x, double value)
         snprintf(q->name, sizeof q->name, "%s", shapes[p].name);
         q->weight = x->op->alloc(q->count * sizeof(float));
     }
-    optim_init(&x->optim, x->op, x->params, PARAMS);
+    optim_init(&x->optim, x->op, x->params, PARAMS, NULL, 0);
     for (int p = 0; p < PARAMS; p++) {
         for (size_t i = 0; i < x->params[p].count; i++) {
             x->params[p].weight[i] = (float)(value * (100 * p + (double)i));
-            x->optim.m[p][i] = x->params[p].weight[i] + 0.25f;
-            x->optim.v[p][i] = x->params[p].weight[i] + 0.5f;
+            x->optim.part[p].state[OPTIM_M][i] = x->params[p].weight[i] + 0.25f;
+            x->optim.part[p].state[OPTIM_V][i] = x->params[p].weight[i] + 0.5f;
         }
     }
     for (int i = 0; i < 4; i++) {
@@ -270,9 +269,10 @@ static bool same(const struct fixture *a, const struct fixture *b)
     bool equal = memcmp(a->bias, b->bias, sizeof a->bias) == 0;
     for (int p = 0; p < PARAMS; p++) {
         size_t bytes = a->params[p].count * sizeof(float);
-        equal = equal && memcmp(a->params[p].weight, b->params[p].weight, bytes) == 0 &&
-                memcmp(a->optim.m[p], b->optim.m[p], bytes) == 0 &&
-                memcmp(a->optim.v[p], b->optim.v[p], bytes) == 0;
+        equal =
+            equal && memcmp(a->params[p].weight, b->params[p].weight, bytes) == 0 &&
+            memcmp(a->optim.part[p].state[OPTIM_M], b->optim.part[p].state[OPTIM_M], bytes) == 0 &&
+            memcmp(a->optim.part[p].state[OPTIM_V], b->optim.part[p].state[OPTIM_V], bytes) == 0;
     }
     return equal;
 }
@@ -314,8 +314,8 @@ static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder,
         struct err err = {0};
         int64_t stall;
         assert_int_equal(mesh_init(&mesh, world, r, 1, 1, NULL), 0);
-        ckpt_tensors_init(&tensors, &x->optim, &x->router, 1, &mesh);
-        struct ckpt_saver *s = ckpt_saver_create(&tensors, x->op, dir, r, world, on_durable, x);
+        ckpt_tensors_init(&tensors, &x->optim, &x->router, 1, &mesh, false);
+        struct ckpt_saver *s = ckpt_saver_create(&tensors, x->op, dir, r, world, 1, on_durable, x);
         assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0);
         assert_int_equal(ckpt_saver_wait(s, &err), 0);
         assert_false(ckpt_saver_failed(s));
@@ -333,8 +333,8 @@ static int load_content(struct fixture *y, const char *folder, enum ckpt_content
     struct ckpt_tensors tensors;
     struct comm *self = comm_self_create();
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
-    ckpt_tensors_init(&tensors, &y->optim, &y->router, 1, &mesh);
-    int rc = ckpt_load(folder, content, &tensors, y->op, self, self, facts, err);
+    ckpt_tensors_init(&tensors, &y->optim, &y->router, 1, &mesh, false);
+    int rc = ckpt_load(folder, content, &tensors, y->op, self, facts, err);
     ckpt_tensors_fini(&tensors);
     comm_destroy(self);
     return rc;
@@ -391,7 +391,8 @@ static void test_weights(void **state)
         assert_memory_equal(y.params[p].weight, x.params[p].weight,
                             x.params[p].count * sizeof(float));
         for (size_t i = 0; i < y.params[p].count; i++) {
-            assert_true(y.optim.m[p][i] == 0.25f && y.optim.v[p][i] == 0.5f);
+            assert_true(y.optim.part[p].state[OPTIM_M][i] == 0.25f &&
+                        y.optim.part[p].state[OPTIM_V][i] == 0.5f);
         }
     }
     assert_memory_equal(y.bias, x.bias, sizeof x.bias);
@@ -419,8 +420,8 @@ static void test_snapshot(void **state)
     x.manifest = (struct manifest){.step = 50, .world_size = 1};
     x.manifest.shards = mem_alloc_array(1, sizeof *x.manifest.shards);
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
-    ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh);
-    struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, on_durable, &x);
+    ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh, false);
+    struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, 1, on_durable, &x);
     assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0);
     for (int p = 0; p < PARAMS; p++) {
         memset(x.params[p].weight, 0x7f, x.params[p].count * sizeof(float));
@@ -505,7 +506,7 @@ static void test_forged(void **state)
     check_refused(&y, folder, "is in none of the 2 shards");
     struct fixture small;
     fixture_init(&small, 1);
-    small.optim.count =
+    small.optim.count = small.optim.parts =
         0; /* a model of nothing but the router: the forged shard has all it needs */
     const struct safetensors_item bias = {small.router.name, 4, 1, 1, NULL};
     const struct safetensors_item bias_flat = {small.router.name, 4, 1, 0, NULL};
@@ -526,7 +527,7 @@ static void test_forged(void **state)
     const struct safetensors_item extra[] = {bias, unknown};
     forge(&small, folder, 0, extra, 2, NULL, NULL);
     check_refused(&small, folder, "holds 2 tensors, this model has 1");
-    small.optim.count = PARAMS;
+    small.optim.count = small.optim.parts = PARAMS;
     fixture_fini(&small);
     fixture_fini(&x);
     fixture_fini(&y);
@@ -548,8 +549,8 @@ static void test_save_fails(void **state)
     assert_int_equal(file_write_durable(path, "in the way", 10, 0600, NULL), 0);
     fixture_init(&x, 1);
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
-    ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh);
-    struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, on_durable, &x);
+    ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh, false);
+    struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, 1, on_durable, &x);
     assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0); /* the thread finds out */
     assert_int_equal(ckpt_saver_wait(s, &err), ERR_IO);
     assert_true(ckpt_saver_failed(s));

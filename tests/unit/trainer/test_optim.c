@@ -35,7 +35,7 @@ static void test_adamw(void **state)
         }
     }
     struct optim o;
-    optim_init(&o, op, params, 2);
+    optim_init(&o, op, params, 2, NULL, 0);
     for (uint64_t step = 1; step <= 3; step++) {
         const double lr = 0.01 * (double)step;
         const double clip = 0.5;
@@ -55,8 +55,8 @@ static void test_adamw(void **state)
         for (int p = 0; p < 2; p++) {
             for (int i = 0; i < N; i++) {
                 assert_true(fabs((double)params[p].weight[i] - w[p][i]) < 1e-6);
-                assert_true(fabs((double)o.m[p][i] - m[p][i]) < 1e-6);
-                assert_true(fabs((double)o.v[p][i] - v[p][i]) < 1e-6);
+                assert_true(fabs((double)o.part[p].state[OPTIM_M][i] - m[p][i]) < 1e-6);
+                assert_true(fabs((double)o.part[p].state[OPTIM_V][i] - v[p][i]) < 1e-6);
             }
         }
     }
