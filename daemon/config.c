@@ -27,6 +27,7 @@ struct file {
         int64_t heartbeat, lease, recovering, stop_grace, first_frame, stalled;
         int64_t user_fault, backoff_first, backoff_max;
     } times;
+    struct sched_config sched;
 };
 
 static int read_duration(const struct yaml_item *item, void *place, struct err *err)
@@ -105,6 +106,10 @@ static const struct yaml_field fields[] = {
     TIME("stop_grace", stop_grace),
     {.key = "restart", .type = YAML_MAP, .offset = 0, .fields = restart_fields},
     {.key = "limits", .type = YAML_MAP, .offset = 0, .fields = limit_fields},
+    {.key = "scheduler",
+     .type = YAML_MAP,
+     .offset = offsetof(struct file, sched),
+     .fields = sched_config_fields},
     {.key = NULL},
 };
 
@@ -125,6 +130,7 @@ static void file_defaults(struct file *f, struct config *c)
     f->times.backoff_max = c->core.backoff_max_ms;
     f->times.first_frame = c->limits.first_frame_ms;
     f->times.stalled = c->limits.stalled_ms;
+    sched_config_default(&f->sched);
 }
 
 static void file_fini(struct file *f)
@@ -135,6 +141,7 @@ static void file_fini(struct file *f)
     free(f->listen);
     free(f->checkpoint_dir);
     free(f->prices);
+    sched_config_fini(&f->sched);
 }
 
 /* ------------------------------------------------------------------ file and flags -> config */
@@ -227,6 +234,12 @@ int config_parse(struct config *c, const char *yaml, size_t len, const char *nam
         rc = yaml_read(tree.root, fields, &file, err);
     }
     if (rc == 0) {
+        rc = sched_config_finish(&file.sched, name, err);
+    }
+    if (rc == 0) {
+        c->sched = file.sched;
+        c->core.policy = file.sched.policy;
+        file.sched = (struct sched_config){0};
         rc = apply(c, &file, flags, name, dir, err);
     }
     yaml_fini(&tree);
@@ -282,5 +295,6 @@ void config_fini(struct config *c)
     free(c->socket);
     free(c->listen);
     free(c->prices);
+    sched_config_fini(&c->sched);
     *c = (struct config){0};
 }

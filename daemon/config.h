@@ -2,6 +2,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "daemon/config_sched.h"
 #include "daemon/conn.h"
 #include "daemon/core/core.h"
 #include "lib/err.h"
@@ -17,6 +18,7 @@ struct config {
     char *listen;    /* HOST:PORT; NULL: no TCP */
     char *prices;    /* absolute; NULL: everything is free of charge */
     enum log_level log_level;
+    struct sched_config sched; /* what core.policy points into */
 };
 
 /* What the command line sets; NULL: nothing. */

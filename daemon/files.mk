@@ -7,21 +7,28 @@ CORE_SRC := \
   daemon/core/digest.c \
   daemon/core/effect_list.c \
   daemon/core/job.c \
+  daemon/core/job_change.c \
+  daemon/core/job_wait.c \
   daemon/core/keys.c \
   daemon/core/ledger.c \
   daemon/core/load.c \
   daemon/core/map.c \
   daemon/core/node.c \
+  daemon/core/policy.c \
   daemon/core/price.c \
   daemon/core/progress.c \
   daemon/core/pump.c \
   daemon/core/reason.c \
   daemon/core/recover.c \
   daemon/core/register.c \
+  daemon/core/reservation.c \
   daemon/core/rows.c \
   daemon/core/sched.c \
+  daemon/core/share.c \
+  daemon/core/share_set.c \
   daemon/core/submit.c \
-  daemon/core/timers.c
+  daemon/core/timers.c \
+  daemon/core/topology.c
 CORE_TESTS := \
   tests/unit/core/test_attempt.c \
   tests/unit/core/test_checkpoint.c \
@@ -36,6 +43,7 @@ CORE_TESTS := \
 DAEMON_SRC := \
   daemon/call.c \
   daemon/config.c \
+  daemon/config_sched.c \
   daemon/conn.c \
   daemon/effect_run.c \
   daemon/listener.c \
@@ -80,4 +88,5 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_store.c \
   tests/unit/daemon/test_store_random.c \
   tests/unit/daemon/test_views.c
-GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h
+GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h \
+  $(BUILD)/gen/tests/unit/daemon/data/schema_1.sql.h

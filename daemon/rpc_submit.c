@@ -113,10 +113,9 @@ static int submit(struct call *call, const Ds__JobSubmit *r, struct jobspec *spe
 
     char hash[65];
     hash_request(r, call->peer->user, hash);
-    char *place = jobspec_place_text(r->spec_name, spec->places.nodes);
     struct input in = {.kind = INPUT_JOB_SUBMIT};
     in.u.submit = (struct input_submit){.spec = spec,
-                                        .place = place,
+                                        .place = r->spec_name,
                                         .spec_json = *json,
                                         .model_json = spec->has_train ? r->model_json : NULL,
                                         .workdir = r->workdir != NULL ? r->workdir : r->spec_dir,
@@ -126,7 +125,6 @@ static int submit(struct call *call, const Ds__JobSubmit *r, struct jobspec *spe
                                         .dry_run = r->has_dry_run && r->dry_run};
     call->data = mem_strdup(spec->name);
     call_commit(call, &in, on_done);
-    free(place);
     return 0;
 }
 

@@ -1,4 +1,4 @@
--- The coordinator's truth, schema version 1. Times are Unix ms, money micro-dollars, all integers.
+-- The coordinator's truth, schema version 2. An older database is brought up by schema_N.sql. Times are Unix ms, money micro-dollars, all integers.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -23,7 +23,11 @@ CREATE TABLE node (
     version      TEXT,
     boot_id      TEXT,
     first_seen_ms INTEGER NOT NULL,
-    last_seen_ms INTEGER NOT NULL             -- written when the state changes, not at every heartbeat
+    last_seen_ms INTEGER NOT NULL,            -- written when the state changes, not at every heartbeat
+    zone         TEXT,                        -- where it stands, from the configuration
+    rack         TEXT,
+    leaf         TEXT,                        -- switch that it hangs on
+    spare_job    INTEGER                      -- held as a spare for this job
 ) STRICT;
 
 -- One row an accelerator ever seen. The last columns are its open ledger interval: the meter.
@@ -92,7 +96,25 @@ CREATE TABLE job (
     tokens_per_s    REAL,
     valid_loss      REAL,
     step_at_ms      INTEGER NOT NULL DEFAULT 0, -- when `step` was reported
-    ckpt_id         INTEGER                     -- newest committed checkpoint
+    ckpt_id         INTEGER,                    -- newest committed checkpoint
+    nodes_min       INTEGER NOT NULL DEFAULT 1, -- of an elastic job; nodes_requested: the size it has, or waits for
+    nodes_max       INTEGER NOT NULL DEFAULT 1,
+    array_id        INTEGER,                    -- first job of its array
+    array_index     INTEGER,
+    array_size      INTEGER NOT NULL DEFAULT 0, -- jobs in the array; 0: none
+    array_limit     INTEGER NOT NULL DEFAULT 0, -- of them at a time; 0: all
+    dependencies    TEXT,                       -- such as "after:12 afterok:13 singleton"; NULL once they are met
+    deadline_ms     INTEGER,                    -- to be over by then
+    preemptible     INTEGER NOT NULL DEFAULT 1 CHECK (preemptible IN (0,1)),
+    min_runtime_ms  INTEGER NOT NULL DEFAULT 0, -- of an attempt, before it may be preempted
+    spares          INTEGER NOT NULL DEFAULT 0, -- nodes wanted beside the gang
+    placement       TEXT NOT NULL DEFAULT 'any' CHECK (placement IN ('any','zone','rack','leaf')),
+    expert_ranks    INTEGER NOT NULL DEFAULT 1, -- that talk most: kept within a leaf
+    eligible_ms     INTEGER,                    -- since when it might start: its age counts from here
+    preempted       INTEGER NOT NULL DEFAULT 0, -- times it was made to stop for others
+    preempts        INTEGER NOT NULL DEFAULT 0, -- times others were made to stop for it, since its newest checkpoint
+    save_ms         INTEGER NOT NULL DEFAULT 0, -- what a checkpoint takes, learnt; 0: unknown
+    restart_first   INTEGER NOT NULL DEFAULT 0 CHECK (restart_first IN (0,1)) -- it lost a node, and goes before others
 ) STRICT;
 CREATE INDEX job_live ON job(state) WHERE state NOT IN ('COMPLETED','FAILED','CANCELLED');
 
@@ -118,6 +140,12 @@ CREATE TABLE attempt (
     wait_kept_ms  INTEGER NOT NULL DEFAULT 0,   -- checkpoint protects, and
     stall_open_ms INTEGER NOT NULL DEFAULT 0,   -- those since
     wait_open_ms  INTEGER NOT NULL DEFAULT 0,
+    nodes         INTEGER NOT NULL DEFAULT 1,   -- its size
+    stop_ms       INTEGER,                      -- asked to stop,
+    stop_acked_ms INTEGER,                      -- which all workers have acknowledged,
+    saved_ms      INTEGER,                      -- after which it has saved;
+    stop_grace_ms INTEGER NOT NULL DEFAULT 0,   -- how long it gets for that
+    crossings     INTEGER NOT NULL DEFAULT 0,   -- neighbouring nodes of the gang on different leaf switches
     PRIMARY KEY (job_id, epoch)
 ) STRICT, WITHOUT ROWID;
 
@@ -234,3 +262,69 @@ CREATE TABLE event (
     text   TEXT NOT NULL
 ) STRICT;
 CREATE INDEX event_by_job ON event(job_id) WHERE job_id IS NOT NULL;
+
+CREATE TABLE queue (
+    name           TEXT PRIMARY KEY,
+    priority       INTEGER NOT NULL,            -- added to that of its jobs
+    weight_milli   INTEGER NOT NULL CHECK (weight_milli >= 0), -- what an hour in it counts in the fair share, in 1/1000
+    nodes_max      INTEGER,                     -- NULL, here and below: no limit. Nodes of all its running jobs
+    jobs_max       INTEGER,                     -- jobs running
+    user_nodes_max INTEGER,                     -- the same of one user
+    user_jobs_max  INTEGER,
+    waiting_max    INTEGER,                     -- jobs waiting; more are refused
+    priority_max   INTEGER,                     -- a job may ask for
+    time_limit_ms  INTEGER,                     -- the longest time_limit; it is also that of a job without one
+    preempts       INTEGER NOT NULL CHECK (preempts IN (0,1)),    -- its jobs may make others stop
+    preemptible    INTEGER NOT NULL CHECK (preemptible IN (0,1)), -- its jobs may be made to stop, unless they say otherwise
+    accepts        INTEGER NOT NULL CHECK (accepts IN (0,1)),     -- takes new jobs
+    starts         INTEGER NOT NULL CHECK (starts IN (0,1)),      -- starts jobs
+    by_user        TEXT,                        -- who changed it last; NULL: as the configuration has it
+    changed_ms     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE account (
+    name       TEXT PRIMARY KEY,
+    shares     INTEGER NOT NULL CHECK (shares >= 0),
+    nodes_max  INTEGER,                         -- of its running jobs; NULL: no limit
+    accepts    INTEGER NOT NULL CHECK (accepts IN (0,1)),
+    by_user    TEXT,
+    changed_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How many nodes whoever it fits may have at a time. NULL: any. An expired one is kept: who allowed what, when.
+CREATE TABLE quota (
+    id         INTEGER PRIMARY KEY,
+    user       TEXT,
+    account    TEXT,
+    class      TEXT,                            -- of priority, from the configuration
+    nodes      INTEGER NOT NULL CHECK (nodes >= 0),
+    expires_ms INTEGER,
+    reason     TEXT,
+    by_user    TEXT NOT NULL,
+    set_ms     INTEGER NOT NULL
+) STRICT;
+
+-- What was used, fading by half every half-life: gpu_ms as it stood at at_ms.
+CREATE TABLE fair_usage (
+    account TEXT NOT NULL,
+    user    TEXT NOT NULL,
+    gpu_ms  REAL NOT NULL CHECK (gpu_ms >= 0),
+    at_ms   INTEGER NOT NULL,
+    PRIMARY KEY (account, user)
+) STRICT, WITHOUT ROWID;
+
+-- Nodes set aside for a time: for maintenance, or for the jobs of a user or account.
+CREATE TABLE reservation (
+    id         INTEGER PRIMARY KEY,
+    kind       TEXT NOT NULL CHECK (kind IN ('maint','reserve')),
+    state      TEXT NOT NULL CHECK (state IN ('PLANNED','ACTIVE','OVER','CANCELLED')),
+    nodes      TEXT NOT NULL,                   -- such as gpu[001-032]
+    start_ms   INTEGER NOT NULL,
+    end_ms     INTEGER NOT NULL CHECK (end_ms > start_ms),
+    user       TEXT,
+    account    TEXT,
+    reason     TEXT NOT NULL,
+    by_user    TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    ended_ms   INTEGER
+) STRICT;

@@ -19,9 +19,10 @@
 #include "lib/mem.h"
 
 #include "daemon/schema.sql.h"
+#include "daemon/schema_2.sql.h"
 
 #define APPLICATION_ID  0x44534331 /* DSC1 */
-#define SCHEMA_VERSION  1
+#define SCHEMA_VERSION  2
 #define WAL_PAGES_SMALL 2000 /* 8 MB: not worth a checkpoint yet */
 #define BUSY_TIMEOUT_MS 5000
 
@@ -167,6 +168,25 @@ static int create_schema(struct store *store, struct err *err)
     return rc;
 }
 
+/* One transaction a version: a crash in between leaves the version before. */
+static int upgrade(struct store *store, int64_t version, struct err *err)
+{
+    static const char *const steps[] = {[2] = schema_2_sql};
+    for (int next = (int)version + 1; next <= SCHEMA_VERSION; next++) {
+        struct buf sql = {0};
+        buf_printf(&sql, "BEGIN EXCLUSIVE; %s PRAGMA user_version=%d; COMMIT;", steps[next], next);
+        int rc = sqlite3_exec(store->db, buf_cstr(&sql), NULL, NULL, NULL) == SQLITE_OK
+                     ? 0
+                     : store_error(store, err, "bringing the tables up to date");
+        buf_fini(&sql);
+        if (rc != 0) {
+            sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+            return rc;
+        }
+    }
+    return 0;
+}
+
 static int check_intact(struct store *store, struct err *err)
 {
     sqlite3_stmt *stmt = NULL;
@@ -208,8 +228,13 @@ static int check_or_create(struct store *store, struct err *err)
             "(install the newer dsd)",
             store->path, (long long)version, SCHEMA_VERSION);
     }
+    if (version < 1) {
+        return err_set(err, ERR_CORRUPT, "%s has no schema version (restore a backup)",
+                       store->path);
+    }
     TRY(configure(store, err));
-    return check_intact(store, err);
+    TRY(check_intact(store, err));
+    return upgrade(store, version, err);
 }
 
 static int prepare_write(struct store *store, enum table_id id, struct err *err)

@@ -25,6 +25,11 @@ static const char *const filters[TABLE_COUNT] = {
     [TABLE_CHECKPOINT] = "state<>'DELETED' OR removing OR " NEWEST_ATTEMPT,
     [TABLE_CKPT_SHARD] =
         "ckpt_id IN (SELECT id FROM checkpoint WHERE state IN ('WRITING','COMMITTED'))",
+    [TABLE_QUEUE] = "1",
+    [TABLE_ACCOUNT] = "1",
+    [TABLE_QUOTA] = "1",
+    [TABLE_FAIR_USAGE] = "1",
+    [TABLE_RESERVATION] = "1",
 };
 
 static int load_rows(struct store *store, struct core *core, enum table_id id, sqlite3_stmt *stmt,
@@ -77,6 +82,25 @@ static int load_keys(struct store *store, struct core *core, struct err *err)
     }
     sqlite3_finalize(stmt);
     return step == SQLITE_DONE ? 0 : store_error(store, err, "reading the submit keys");
+}
+
+/* What jobs that depend on ended ones ask. */
+static int load_outcomes(struct store *store, struct core *core, struct err *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    TRY(store_prepare(
+        store, &stmt,
+        "SELECT id, state, CASE WHEN array_id = id THEN array_size ELSE 0 END FROM job"
+        " WHERE state IN ('COMPLETED','FAILED','CANCELLED') ORDER BY id DESC",
+        err));
+    int step;
+    while ((step = sqlite3_step(stmt)) == SQLITE_ROW) {
+        int state = row_enum_parse(job_state_names, (const char *)sqlite3_column_text(stmt, 1));
+        core_load_outcome(core, (uint64_t)sqlite3_column_int64(stmt, 0), (enum job_state)state,
+                          (uint32_t)sqlite3_column_int64(stmt, 2));
+    }
+    sqlite3_finalize(stmt);
+    return step == SQLITE_DONE ? 0 : store_error(store, err, "reading how jobs ended");
 }
 
 /* Reads the last two rows: the newest hash must follow from them. */
@@ -141,6 +165,7 @@ static int load(struct store *store, struct core *core, struct core_counters *co
             TRY(load_table(store, core, (enum table_id)t, err));
         }
     }
+    TRY(load_outcomes(store, core, err));
     return load_keys(store, core, err);
 }
 

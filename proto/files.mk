@@ -1,2 +1,2 @@
-PROTO_SRC := proto/frame.c proto/wire.c proto/rpc.c proto/client.c proto/pbjson.c proto/reporter.c proto/reporter_line.c proto/units.c proto/manifest.c proto/manifest_file.c proto/recipe.c proto/jobspec.c proto/jobspec_fields.c proto/jobspec_check.c proto/jobspec_json.c proto/model_config.c proto/model_params.c
-PROTO_TESTS := $(patsubst %,tests/unit/proto/test_%.c,frame rpc client reporter units recipe jobspec jobspec_json model_config manifest pbjson)
+PROTO_SRC := proto/frame.c proto/wire.c proto/rpc.c proto/client.c proto/pbjson.c proto/reporter.c proto/reporter_line.c proto/units.c proto/manifest.c proto/manifest_file.c proto/recipe.c proto/jobspec.c proto/jobspec_fields.c proto/jobspec_check.c proto/jobspec_when.c proto/jobspec_json.c proto/model_config.c proto/model_params.c
+PROTO_TESTS := $(patsubst %,tests/unit/proto/test_%.c,frame rpc client reporter units recipe jobspec jobspec_json jobspec_when model_config manifest pbjson)

@@ -23,6 +23,7 @@ static void set_defaults(struct jobspec *spec)
         .gpus_per_node = 1,
         .checkpoint = {.keep = 3},
         .restart_max = 3,
+        .min_runtime_ms = UINT64_MAX,
         .train = {.sequence_length = 256,
                   .micro_batch = 1,
                   .precision = PRECISION_FP8,
@@ -190,6 +191,7 @@ static int check(struct jobspec *spec, const struct yaml_item *root, const char 
     } else {
         spec->train = (struct train_spec){0};
     }
+    TRY(jobspec_check_times(spec, root, err));
     TRY(check_text(spec, root, err));
     TRY(resolve(&spec->train.model, spec_dir, root, err));
     TRY(resolve(&spec->train.data_train, spec_dir, root, err));
@@ -217,6 +219,13 @@ static void remember_places(struct jobspec *spec, const struct yaml_item *root,
     spec->places.sequence_length = place_in(train, "sequence_length", spec_name);
     spec->places.global_batch = place_in(train, "global_batch", spec_name);
     spec->places.micro_batch = place_in(train, "micro_batch", spec_name);
+    spec->places.queue = place_in(root, "queue", spec_name);
+    spec->places.account = place_in(root, "account", spec_name);
+    spec->places.priority = place_in(root, "priority", spec_name);
+    spec->places.time_limit = place_in(root, "time_limit", spec_name);
+    spec->places.deadline = place_in(root, "deadline", spec_name);
+    spec->places.dependencies = place_in(root, "dependencies", spec_name);
+    spec->places.array = place_in(root, "array", spec_name);
     spec->places.pipeline = place_in(parallel, "pipeline", spec_name);
     spec->places.expert = place_in(parallel, "expert", spec_name);
 }
@@ -274,6 +283,8 @@ void jobspec_fini(struct jobspec *spec)
     free(spec->checkpoint.dir);
     free_list(spec->command, spec->command_count);
     free_list(spec->env, spec->env_count);
+    free(spec->array);
+    free(spec->dependencies);
     *spec = (struct jobspec){0};
 }
 

@@ -12,9 +12,12 @@
 #include "lib/err.h"
 #include "proto/recipe.h"
 
-#define JOBSPEC_NAME_MAX  63
-#define JOBSPEC_NODES_MAX 65536
-#define JOBSPEC_GPUS_MAX  64
+#define JOBSPEC_NAME_MAX         63
+#define JOBSPEC_NODES_MAX        65536
+#define JOBSPEC_GPUS_MAX         64
+#define JOBSPEC_ARRAY_MAX        10000u
+#define JOBSPEC_SPARES_MAX       1024u
+#define JOBSPEC_DEPENDENCIES_MAX 256u
 
 /* The order of the micro-batches in a pipeline (trainer/pipeline_schedule.h). */
 enum pipeline_kind { PIPELINE_1F1B, PIPELINE_DUALPIPEV };
@@ -63,6 +66,26 @@ struct train_spec {
     uint32_t valid_batches;   /* global batches a validation; default 4 */
 };
 
+/* What another job must have done first. */
+enum dependency_kind {
+    DEPENDENCY_AFTER,        /* it has started, or ended without */
+    DEPENDENCY_AFTER_ANY,    /* it has ended */
+    DEPENDENCY_AFTER_OK,     /* it has completed */
+    DEPENDENCY_AFTER_NOT_OK, /* it has failed or was cancelled */
+};
+struct dependency {
+    enum dependency_kind kind;
+    uint64_t job; /* of an array: its first job stands for all */
+};
+/* A point in time: absolute, or counted from the submit. Both 0: none. */
+struct jobspec_time {
+    int64_t at_ms;
+    uint64_t in_ms;
+};
+/* What the whole gang must lie within. */
+enum placement { PLACEMENT_ANY, PLACEMENT_ZONE, PLACEMENT_RACK, PLACEMENT_LEAF };
+enum by_policy { BY_POLICY, BY_POLICY_YES, BY_POLICY_NO };
+
 /* Where a value stood in the job file, for later messages; line 0: it was left out or overridden.
  */
 struct jobspec_place {
@@ -86,8 +109,21 @@ struct jobspec {
     struct ckpt_policy checkpoint;
     uint32_t restart_max;   /* restarts without a newer checkpoint in between; default 3 */
     uint64_t time_limit_ms; /* 0 none */
+    uint32_t *array;        /* owned; an array of jobs: their indices, ascending; NULL: one job */
+    size_t array_count;
+    uint32_t array_limit;            /* of them run at a time; 0: all */
+    struct dependency *dependencies; /* owned; ascending by job, kind */
+    size_t dependency_count;
+    bool singleton; /* one job of this name and user at a time, in the order of submission */
+    struct jobspec_time not_before, deadline;
+    enum by_policy preemptible; /* default: what the queue says */
+    uint64_t min_runtime_ms;    /* before it may be preempted; UINT64_MAX: by policy */
+    uint32_t spares;            /* nodes kept beside the gang for when one fails */
+    bool hold;                  /* submitted, not started before a release */
+    enum placement placement;
     struct {
         struct jobspec_place nodes, sequence_length, global_batch, micro_batch, pipeline, expert;
+        struct jobspec_place queue, account, priority, time_limit, deadline, dependencies, array;
     } places;
 };
 
@@ -118,6 +154,25 @@ int jobspec_check_model(const struct jobspec *spec, const struct model_config *m
 /* "90", "1500ms", "30s", "5m", "1h30m", "1.5h", "30d" -> ms (a bare number is seconds), at most a
  * hundred years. */
 int duration_parse(const char *text, uint64_t *ms, struct err *err);
+/* "2026-01-31", "2026-01-31T06:00", "2026-01-31T06:00:00Z", "...+01:00" -> Unix ms; without a zone
+ * it is UTC. */
+int time_parse(const char *text, int64_t *ms, struct err *err);
+/* RFC 3339 in UTC, to the second. text: 21 bytes. */
+void time_format(int64_t ms, char *text, size_t text_bytes);
+/* "0-99", "1,5,7-11", "0-100:10", and "%N" after it: at most N at a time. Sorted, no index twice.
+ * The caller frees *indices. */
+int array_parse(const char *text, uint32_t **indices, size_t *count, uint32_t *limit,
+                struct err *err);
+/* The shortest such text that parses back to the same. The caller frees it. */
+char *array_format(const uint32_t *indices, size_t count, uint32_t limit);
+extern const char *const dependency_names[]; /* of the job file, NULL-terminated */
+extern const char *const placement_names[];
+/* "after:12 afterok:13 singleton": how the coordinator keeps them. NULL when there are none; the
+ * caller frees it. */
+char *dependencies_format(const struct dependency *list, size_t count, bool singleton);
+int dependencies_parse(const char *text, struct dependency **list, size_t *count, bool *singleton,
+                       struct err *err);
+
 /* "200", "14.8T", "1.5e9", "64K" -> count. Exact: what is no whole number is refused. K M B (or G)
  * T are powers of 1000. */
 int count_parse(const char *text, uint64_t *count, struct err *err);

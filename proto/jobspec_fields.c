@@ -372,4 +372,13 @@ const struct yaml_field jobspec_fields[] = {
     {.key = "checkpoint", .type = YAML_MAP, AT(checkpoint), .fields = checkpoint_fields},
     {.key = "restart", .type = YAML_MAP, .fields = restart_fields},
     {.key = "time_limit", .type = YAML_CUSTOM, AT(time_limit_ms), .read = read_time_limit},
+    {.key = "array", .type = YAML_CUSTOM, .read = jobspec_read_array},
+    {.key = "dependencies", .type = YAML_CUSTOM, .read = jobspec_read_dependencies},
+    {.key = "not_before", .type = YAML_CUSTOM, AT(not_before), .read = jobspec_read_time},
+    {.key = "deadline", .type = YAML_CUSTOM, AT(deadline), .read = jobspec_read_time},
+    {.key = "preemptible", .type = YAML_CUSTOM, .read = jobspec_read_preemptible},
+    {.key = "min_runtime", .type = YAML_CUSTOM, AT(min_runtime_ms), .read = read_time_limit},
+    {.key = "spares", .type = YAML_U32, AT(spares), .high = JOBSPEC_SPARES_MAX},
+    {.key = "hold", .type = YAML_BOOL, AT(hold)},
+    {.key = "placement", .type = YAML_CHOICE, AT(placement), .choices = placement_names},
     {.key = NULL}};

@@ -12,4 +12,12 @@
 /* Of struct jobspec. */
 extern const struct yaml_field jobspec_fields[];
 
+/* Readers of the keys about when and where; place is the struct jobspec (jobspec_when.c). */
+int jobspec_read_array(const struct yaml_item *item, void *place, struct err *err);
+int jobspec_read_dependencies(const struct yaml_item *item, void *place, struct err *err);
+int jobspec_read_preemptible(const struct yaml_item *item, void *place, struct err *err);
+/* place is the struct jobspec_time. */
+int jobspec_read_time(const struct yaml_item *item, void *place, struct err *err);
+int jobspec_check_times(const struct jobspec *spec, const struct yaml_item *root, struct err *err);
+
 #endif

@@ -1,6 +1,7 @@
 /* One line a key, in the order of jobspec.h. The forms are those that parse back to the same
  * values: nodes as a range, durations in ms, the length as steps. */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/buf.h"
@@ -121,6 +122,71 @@ static void put_checkpoint(struct buf *out, const struct ckpt_policy *p)
     buf_append_str(out, "}");
 }
 
+static void put_array(struct buf *out, const struct jobspec *spec)
+{
+    char *text = spec->array_count > 0
+                     ? array_format(spec->array, spec->array_count, spec->array_limit)
+                     : NULL;
+    put_text(out, "array", text);
+    free(text);
+}
+
+static void put_dependencies(struct buf *out, const struct jobspec *spec)
+{
+    put_key(out, "dependencies");
+    buf_append_str(out, "{");
+    for (int kind = 0; dependency_names[kind] != NULL; kind++) {
+        put_key(out, dependency_names[kind]);
+        buf_append_str(out, "[");
+        const char *comma = "";
+        for (size_t i = 0; i < spec->dependency_count; i++) {
+            if ((int)spec->dependencies[i].kind == kind) {
+                buf_printf(out, "%s%" PRIu64, comma, spec->dependencies[i].job);
+                comma = ", ";
+            }
+        }
+        buf_append_str(out, "]");
+    }
+    put_key(out, "singleton");
+    buf_append_str(out, spec->singleton ? "true" : "false");
+    buf_append_str(out, "}");
+}
+
+static void put_time(struct buf *out, const char *key, struct jobspec_time time)
+{
+    put_key(out, key);
+    if (time.in_ms > 0) {
+        buf_printf(out, "\"%" PRIu64 "ms\"", time.in_ms);
+    } else if (time.at_ms != 0) {
+        char text[32];
+        time_format(time.at_ms, text, sizeof text);
+        buf_printf(out, "\"%s\"", text);
+    } else {
+        buf_append_str(out, "null");
+    }
+}
+
+static void put_when(struct buf *out, const struct jobspec *spec)
+{
+    static const char *const preemptible[] = {"null", "true", "false"};
+    put_array(out, spec);
+    put_dependencies(out, spec);
+    put_time(out, "not_before", spec->not_before);
+    put_time(out, "deadline", spec->deadline);
+    put_key(out, "preemptible");
+    buf_append_str(out, preemptible[spec->preemptible]);
+    put_key(out, "min_runtime");
+    if (spec->min_runtime_ms != UINT64_MAX) {
+        buf_printf(out, "\"%" PRIu64 "ms\"", spec->min_runtime_ms);
+    } else {
+        buf_append_str(out, "null");
+    }
+    put_u64(out, "spares", spec->spares);
+    put_key(out, "hold");
+    buf_append_str(out, spec->hold ? "true" : "false");
+    put_text(out, "placement", placement_names[spec->placement]);
+}
+
 char *jobspec_to_json(const struct jobspec *spec)
 {
     struct buf out = {0};
@@ -149,6 +215,7 @@ char *jobspec_to_json(const struct jobspec *spec)
     } else {
         buf_append_str(&out, "null");
     }
+    put_when(&out, spec);
     buf_append_str(&out, "}");
     buf_cstr(&out);
     return (char *)out.data; /* the buffer's memory, NUL-terminated, is the caller's now */

@@ -11,6 +11,7 @@
 #include "daemon/core/ledger.h"
 #include "daemon/core/node.h"
 #include "daemon/core/recover.h"
+#include "daemon/core/topology.h"
 #include "lib/err.h"
 #include "lib/mem.h"
 
@@ -195,7 +196,7 @@ static void order_stop(struct core *core, const struct attempt_node *an)
         return;
     }
     const struct attempt_row *row = &an->attempt->row;
-    int64_t grace_ms = row->failing_ms != ROW_NONE ? FAIL_GRACE_MS : core->config.stop_grace_ms;
+    int64_t grace_ms = row->failing_ms != ROW_NONE ? FAIL_GRACE_MS : row->stop_grace_ms;
     add_stop(core, EFFECT_ATTEMPT_STOP, an->node->session, row->job_id, row->epoch, grace_ms,
              row->cause);
 }
@@ -261,6 +262,7 @@ static void allocate(struct core *core, struct attempt_node *an)
         core_mark(core, TABLE_ALLOCATION, &allocation->row);
         meter_switch(core, gpu, category, an->row.job_id, an->row.epoch, INT64_MAX);
     }
+    node_recount(an->node);
     assert(taken == an->gpu_count); /* the plan was made on this very state */
 }
 
@@ -293,6 +295,11 @@ void attempt_start(struct core *core, struct job *job, struct node *const *nodes
         .resume_ckpt_id = resume != NULL ? resume->row.id : 0,
         .resume_step = resume != NULL ? resume->row.step : ROW_NONE,
         .master_port = choose_port(nodes[0], job->row.id, epoch),
+        .nodes = node_count,
+        .stop_ms = ROW_NONE,
+        .stop_acked_ms = ROW_NONE,
+        .saved_ms = ROW_NONE,
+        .crossings = topology_crossings(nodes, node_count),
     };
     core_mark(core, TABLE_ATTEMPT, &attempt->row);
     for (uint32_t i = 0; i < node_count; i++) {
@@ -333,10 +340,72 @@ static int64_t kept_ms(const struct attempt *attempt)
     return ckpt != NULL ? ckpt->row.step_at_ms : INT64_MIN;
 }
 
+int64_t attempt_save_ms(const struct core *core, const struct job *job)
+{
+    const struct policy *policy = &core->config.policy;
+    int64_t ms = job->row.save_ms > 0 ? 3 * job->row.save_ms + core->config.stop_grace_ms
+                                      : policy->preemption.save_first_ms;
+    ms = ms < policy->preemption.save_max_ms ? ms : policy->preemption.save_max_ms;
+    return ms > core->config.stop_grace_ms ? ms : core->config.stop_grace_ms;
+}
+
+int64_t attempt_end_ms(const struct core *core, const struct attempt *attempt)
+{
+    const struct job *job = attempt->job;
+    if (attempt->row.state == ATTEMPT_STOPPING && attempt->row.failing_ms == ROW_NONE &&
+        attempt->row.stop_ms != ROW_NONE) {
+        return attempt->row.stop_ms + attempt->row.stop_grace_ms;
+    }
+    int64_t assumed_ms = core->config.policy.assumed_runtime_ms;
+    int64_t ran_ms = core->now_ms - attempt->row.started_ms;
+    if (job->row.time_limit_ms == 0) { /* the longer it runs, the longer it will */
+        return attempt->row.started_ms + (ran_ms < assumed_ms / 2 ? assumed_ms : 2 * ran_ms);
+    }
+    return attempt->row.started_ms + job->row.time_limit_ms - job->row.ran_ms +
+           core->config.stop_grace_ms;
+}
+
+void attempt_saved(struct core *core, struct attempt *attempt, int64_t took_ms)
+{
+    struct job_row *job = &attempt->job->row;
+    int64_t faded_ms = job->save_ms - job->save_ms / 8; /* the longest, slowly forgotten */
+    job->save_ms = took_ms > faded_ms ? took_ms : faded_ms;
+    job->preempts = 0;
+    core_mark(core, TABLE_JOB, job);
+    if (attempt->row.stop_ms != ROW_NONE && attempt->row.saved_ms == ROW_NONE) {
+        attempt->row.saved_ms = core->now_ms;
+        core_mark(core, TABLE_ATTEMPT, &attempt->row);
+    }
+}
+
+void attempt_stop_acked(struct core *core, const struct input *in)
+{
+    struct node *node = core_node_of_session(core, in->session);
+    struct attempt_node *an =
+        node != NULL ? attempt_find_node(core, node, in->u.acked.job, in->u.acked.epoch) : NULL;
+    struct attempt *attempt = an != NULL ? an->attempt : NULL;
+    if (attempt == NULL || attempt->row.state != ATTEMPT_STOPPING || an->stop_acked) {
+        return;
+    }
+    an->stop_acked = true;
+    for (uint32_t i = 0; i < attempt->node_count; i++) {
+        if (attempt_node_is_live(&attempt->nodes[i]) && !attempt->nodes[i].stop_acked) {
+            return;
+        }
+    }
+    if (attempt->row.stop_acked_ms == ROW_NONE) {
+        attempt->row.stop_acked_ms = core->now_ms;
+        core_mark(core, TABLE_ATTEMPT, &attempt->row);
+    }
+}
+
 static void set_stopping(struct core *core, struct attempt *attempt, const char *cause,
                          const char *stop_cause)
 {
     attempt->row.state = ATTEMPT_STOPPING;
+    attempt->row.stop_ms = core->now_ms;
+    attempt->row.stop_grace_ms = job_cause_is_soft(stop_cause) ? attempt_save_ms(core, attempt->job)
+                                                               : core->config.stop_grace_ms;
     row_set_text(&attempt->row.cause, cause);
     core_mark(core, TABLE_ATTEMPT, &attempt->row);
     job_stopping(core, attempt->job, stop_cause);

@@ -25,8 +25,17 @@ void attempt_refuse_report(struct core *core, struct node *node,
 /* Starts the next attempt of a job on these nodes, in rank order. */
 void attempt_start(struct core *core, struct job *job, struct node *const *nodes,
                    uint32_t node_count);
-/* Ends an attempt on purpose: TERM, grace, KILL. cause: cancel, hold or time_limit. */
+/* Ends an attempt on purpose: TERM, grace, KILL. cause: one of job.h. For those after which the job
+ * goes on, it gets the time that a checkpoint takes. */
 void attempt_stop(struct core *core, struct attempt *attempt, const char *cause);
+/* A worker has been told to stop it. */
+void attempt_stop_acked(struct core *core, const struct input *in);
+/* A checkpoint of it is committed: what it took is learnt. */
+void attempt_saved(struct core *core, struct attempt *attempt, int64_t took_ms);
+/* How long it may take to save, by what was measured. */
+int64_t attempt_save_ms(const struct core *core, const struct job *job);
+/* When it will have ended at the latest, or is expected to if the job has no time limit. */
+int64_t attempt_end_ms(const struct core *core, const struct attempt *attempt);
 /* The node is given up for this attempt; seen_ms: its last sign of life. */
 void attempt_lost(struct core *core, struct attempt_node *an, int64_t seen_ms, const char *why);
 /* The node's worker has registered and does not list the attempt. */

@@ -69,6 +69,16 @@ static const char *check_node(const struct core *core, const struct node *node)
         return wrong("node %s counts %" PRIu32 " ranks without accelerator, has %" PRIu32,
                      node->row.name, node->hosted, hosted);
     }
+    uint32_t free = 0, present = 0;
+    for (size_t i = 0; i < node->gpu_count; i++) {
+        free += gpu_is_free(node->gpus[i]);
+        present += node->gpus[i]->row.present;
+    }
+    if (free != node->free || present != node->present) {
+        return wrong("node %s counts %" PRIu32 " free accelerators of %" PRIu32 ", has %" PRIu32
+                     " of %" PRIu32,
+                     node->row.name, node->free, node->present, free, present);
+    }
     if (node->session != 0 && core_node_of_session(core, node->session) != node) {
         return wrong("the session of node %s is not known as its own", node->row.name);
     }
@@ -110,7 +120,8 @@ static const char *check_attempt_node(const struct attempt_node *an)
 static const char *check_attempt(const struct job *job)
 {
     const struct attempt *attempt = job->attempt;
-    bool waits = job->row.state == JOB_PENDING || job->row.state == JOB_HELD;
+    bool waits = job->row.state == JOB_PENDING || job->row.state == JOB_HELD ||
+                 job->row.state == JOB_SUSPENDED;
     if (attempt == NULL) {
         return waits && job->row.epoch == 0 ? NULL
                                             : wrong("job %" PRIu64 " is %s without an attempt",
@@ -118,7 +129,7 @@ static const char *check_attempt(const struct job *job)
     }
     static const enum attempt_state wanted[] = {
         [JOB_PENDING] = ATTEMPT_ENDED,     [JOB_STARTING] = ATTEMPT_STARTING,
-        [JOB_RUNNING] = ATTEMPT_RUNNING,   [JOB_SUSPENDED] = ATTEMPT_RUNNING,
+        [JOB_RUNNING] = ATTEMPT_RUNNING,   [JOB_SUSPENDED] = ATTEMPT_ENDED,
         [JOB_STOPPING] = ATTEMPT_STOPPING, [JOB_HELD] = ATTEMPT_ENDED,
     };
     if (job_state_is_final(job->row.state) || attempt->row.state != wanted[job->row.state]) {
@@ -126,7 +137,9 @@ static const char *check_attempt(const struct job *job)
                      job_state_names[job->row.state], attempt_state_names[attempt->row.state]);
     }
     if (attempt->row.epoch != (uint64_t)job->row.epoch ||
-        attempt->node_count != (uint64_t)job->row.nodes_requested) {
+        attempt->node_count != (uint64_t)attempt->row.nodes ||
+        (attempt->row.state != ATTEMPT_ENDED &&
+         attempt->node_count != (uint64_t)job->row.nodes_requested)) {
         return wrong("job %" PRIu64 " has epoch %" PRId64 " and an attempt of epoch %" PRIu64
                      " on %" PRIu32 " nodes",
                      job->row.id, job->row.epoch, attempt->row.epoch, attempt->node_count);
@@ -187,26 +200,67 @@ static const char *check_queue(const struct core *core)
 {
     for (size_t i = 0; i < core->queue_count; i++) {
         const struct job *job = core->queue[i];
-        const struct job *prev = i > 0 ? core->queue[i - 1] : NULL;
-        if (!job->queued || job->row.state != JOB_PENDING) {
+        if (!job->queued || job->row.state != JOB_PENDING || job->queue_at != i ||
+            job->need_count > 0) {
             return wrong("job %" PRIu64 " is in the queue and %s", job->row.id,
                          job_state_names[job->row.state]);
-        }
-        if (prev != NULL &&
-            (prev->row.priority < job->row.priority ||
-             (prev->row.priority == job->row.priority && prev->row.id >= job->row.id))) {
-            return wrong("the queue is out of order at job %" PRIu64, job->row.id);
         }
     }
     size_t queued = 0;
     for (const struct job *job = core->job_first; job != NULL; job = job->next) {
         queued += job->queued;
-        if (job->row.state == JOB_PENDING && !job->queued && job->row.not_before_ms == 0) {
-            return wrong("job %" PRIu64 " is PENDING, not in the queue and not in back-off",
+        if (job->row.state == JOB_PENDING && !job->queued && job->row.not_before_ms == 0 &&
+            job->need_count == 0) {
+            return wrong("job %" PRIu64 " is PENDING, not in the queue, and waits for nothing",
                          job->row.id);
         }
     }
     return queued == core->queue_count ? NULL : wrong("the queue has lost or doubled a job");
+}
+
+static const char *check_share(const struct core *core)
+{
+    for (size_t i = 0; i < core->queue_kinds; i++) {
+        const struct queue *queue = core->queues[i];
+        uint32_t jobs = 0, nodes = 0, waiting = 0;
+        for (const struct job *job = core->job_first; job != NULL; job = job->next) {
+            bool mine = job->queue == queue;
+            jobs += mine && job->counted;
+            nodes += mine && job->counted ? job->attempt->node_count : 0;
+            waiting += mine && !job->counted;
+        }
+        if (jobs != queue->jobs || nodes != queue->nodes || waiting != queue->waiting) {
+            return wrong("queue %s counts %" PRIu32 " jobs on %" PRIu32 " nodes and %" PRIu32
+                         " waiting, has %" PRIu32 ", %" PRIu32 ", %" PRIu32,
+                         queue->row.name, queue->jobs, queue->nodes, queue->waiting, jobs, nodes,
+                         waiting);
+        }
+    }
+    for (size_t i = 0; i < core->member_count; i++) {
+        const struct member *member = core->members[i];
+        int64_t rate = 0;
+        for (size_t j = 0; j < core->running_count; j++) {
+            const struct job *job = core->running[j];
+            rate += job->member == member
+                        ? (int64_t)job->attempt->node_count * job->row.gpus_per_node *
+                              job->queue->row.weight_milli
+                        : 0;
+        }
+        if (rate != member->rate_milli || member->row.at_ms > core->now_ms) {
+            return wrong("user %s of account %s uses %" PRId64 " thousandths, counted as %" PRId64,
+                         member->row.user, member->row.account, rate, member->rate_milli);
+        }
+    }
+    size_t running = 0;
+    for (const struct job *job = core->job_first; job != NULL; job = job->next) {
+        bool is_live = job->attempt != NULL && job->attempt->row.state != ATTEMPT_ENDED;
+        running += is_live;
+        if (is_live != job->counted || (is_live && core->running[job->running_at] != job)) {
+            return wrong("job %" PRIu64 " is %s and is %scounted as running", job->row.id,
+                         job_state_names[job->row.state], job->counted ? "" : "not ");
+        }
+    }
+    return running == core->running_count ? NULL : wrong("the list of running jobs is too long");
 }
 
 const char *core_check(const struct core *core)
@@ -227,5 +281,6 @@ const char *core_check(const struct core *core)
         CHECK(check_attempt(job));
         CHECK(check_ckpts(core, job));
     }
-    return check_queue(core);
+    CHECK(check_queue(core));
+    return check_share(core);
 }

@@ -431,6 +431,7 @@ static void commit(struct core *core, struct attempt *attempt, struct ckpt *ckpt
     set_newest(core, job);
     job->row.fruitless = 0;
     meter_keep_waits(core, attempt);
+    attempt_saved(core, attempt, core->now_ms - ckpt->row.step_at_ms);
     core_event(core, "ckpt.committed", job->row.id, ckpt->row.epoch, 0,
                "checkpoint %" PRIu64 " of job %" PRIu64 " (%s) at step %" PRId64
                " is committed: %" PRId64 " bytes in %" PRId64 " shards",

@@ -10,15 +10,21 @@
 #include "daemon/core/attempt.h"
 #include "daemon/core/checkpoint.h"
 #include "daemon/core/job.h"
+#include "daemon/core/job_change.h"
+#include "daemon/core/job_wait.h"
 #include "daemon/core/ledger.h"
 #include "daemon/core/load.h"
 #include "daemon/core/node.h"
 #include "daemon/core/price.h"
 #include "daemon/core/progress.h"
 #include "daemon/core/register.h"
+#include "daemon/core/reservation.h"
 #include "daemon/core/sched.h"
+#include "daemon/core/share.h"
 #include "daemon/core/state.h"
 #include "daemon/core/submit.h"
+#include "daemon/core/topology.h"
+#include "lib/hash.h"
 #include "lib/mem.h"
 
 void core_config_default(struct core_config *c)
@@ -34,6 +40,7 @@ void core_config_default(struct core_config *c)
         .backoff_first_ms = 10000,
         .backoff_max_ms = 600000,
     };
+    policy_default(&c->policy);
 }
 
 struct core *core_create(const struct core_config *config)
@@ -71,6 +78,10 @@ void core_destroy(struct core *core)
         free(core->nodes[i]->leftovers);
         free(core->nodes[i]);
     }
+    reservation_fini(core);
+    share_fini(core);
+    topology_fini(core);
+    job_wait_fini(core);
     for (size_t i = 0; i < core->price_count; i++) {
         row_fini(&tables[TABLE_PRICE], &core->prices[i]->row);
         free(core->prices[i]);
@@ -82,10 +93,12 @@ void core_destroy(struct core *core)
     free(core->nodes);
     free(core->prices);
     free(core->queue);
+    free(core->running);
     free(core->garbage);
     map_fini(&core->jobs);
     map_fini(&core->ckpts);
     map_fini(&core->sessions);
+    map_fini(&core->node_names);
     keys_fini(&core->keys);
     timers_fini(&core->timers);
     effect_list_fini(&core->effects);
@@ -181,14 +194,32 @@ struct gpu *core_gpu(const struct core *core, uint64_t id)
     return id >= 1 && id <= core->gpu_count ? core->gpus[id - 1] : NULL;
 }
 
+static uint64_t name_hash(const char *name)
+{
+    uint64_t hash = hash_xxh3(name, strlen(name), 0);
+    return hash != 0 ? hash : 1;
+}
+
 struct node *core_node_by_name(const struct core *core, const char *name)
 {
-    for (size_t i = 0; i < core->node_count; i++) {
+    struct node *node = map_get(&core->node_names, name_hash(name));
+    if (node == NULL || strcmp(node->row.name, name) == 0) {
+        return node;
+    }
+    for (size_t i = 0; i < core->node_count; i++) { /* two names of one hash */
         if (strcmp(core->nodes[i]->row.name, name) == 0) {
             return core->nodes[i];
         }
     }
     return NULL;
+}
+
+void core_node_index(struct core *core, struct node *node)
+{
+    uint64_t hash = name_hash(node->row.name);
+    if (map_get(&core->node_names, hash) == NULL) {
+        map_set(&core->node_names, hash, node);
+    }
 }
 
 struct node *core_node_of_session(const struct core *core, session_id session)
@@ -255,6 +286,16 @@ void core_reply(struct core *core, const struct input *in, int code, const char 
     reply->u.reply.text = copy;
 }
 
+void core_reply_id(struct core *core, const struct input *in, uint64_t id)
+{
+    if (in->token != 0) {
+        struct effect *reply = effect_list_add(&core->effects, EFFECT_REPLY, 0);
+        reply->u.reply.token = in->token;
+        reply->u.reply.id = id;
+        reply->u.reply.text = "";
+    }
+}
+
 void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoch, uint64_t node,
                 const char *fmt, ...)
 {
@@ -314,6 +355,15 @@ static void tick(struct core *core)
             break;
         case TIMER_CKPT:
             ckpt_timer(core, timer.id);
+            break;
+        case TIMER_QUOTA:
+            share_quota_timer(core, timer.id);
+            break;
+        case TIMER_RESERVATION:
+            reservation_timer(core, timer.id);
+            break;
+        case TIMER_SCHED:
+            core->sched_due = true;
             break;
         }
     }
@@ -383,6 +433,39 @@ static void dispatch(struct core *core, const struct input *in)
         break;
     case INPUT_CKPT_REMOVED:
         ckpt_removed(core, in);
+        break;
+    case INPUT_JOB_UPDATE:
+        job_update(core, in);
+        break;
+    case INPUT_JOB_RESIZE:
+        job_resize(core, in);
+        break;
+    case INPUT_JOB_SUSPEND:
+        job_suspend(core, in);
+        break;
+    case INPUT_JOB_RESUME:
+        job_resume(core, in);
+        break;
+    case INPUT_JOB_REQUEUE:
+        job_requeue(core, in);
+        break;
+    case INPUT_QUEUE_SET:
+        share_queue_set(core, in);
+        break;
+    case INPUT_ACCOUNT_SET:
+        share_account_set(core, in);
+        break;
+    case INPUT_QUOTA_SET:
+        share_quota_set(core, in);
+        break;
+    case INPUT_RESERVATION_CREATE:
+        reservation_create(core, in);
+        break;
+    case INPUT_RESERVATION_CANCEL:
+        reservation_cancel(core, in);
+        break;
+    case INPUT_STOP_ACKED:
+        attempt_stop_acked(core, in);
         break;
     }
 }

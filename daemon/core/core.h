@@ -6,6 +6,7 @@
 
 #include "daemon/core/effect.h"
 #include "daemon/core/input.h"
+#include "daemon/core/policy.h"
 
 struct core;
 
@@ -19,6 +20,7 @@ struct core_config {
     int64_t user_fault_ms;     /* 600000: a failure so early, before a checkpoint, is the user's */
     int64_t backoff_first_ms;  /* 10000, doubled for each fruitless restart up to the next */
     int64_t backoff_max_ms;    /* 600000 */
+    struct policy policy;
 };
 void core_config_default(struct core_config *c);
 

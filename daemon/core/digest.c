@@ -95,6 +95,21 @@ uint64_t core_digest(const struct core *core)
     for (size_t i = 0; i < core->gpu_count; i++) {
         digest = add_row(digest, TABLE_GPU, &core->gpus[i]->row);
     }
+    for (size_t i = 0; i < core->queue_kinds; i++) {
+        digest = add_row(digest, TABLE_QUEUE, &core->queues[i]->row);
+    }
+    for (size_t i = 0; i < core->account_count; i++) {
+        digest = add_row(digest, TABLE_ACCOUNT, &core->accounts[i]->row);
+    }
+    for (size_t i = 0; i < core->member_count; i++) {
+        digest = add_row(digest, TABLE_FAIR_USAGE, &core->members[i]->row);
+    }
+    for (size_t i = 0; i < core->quota_count; i++) {
+        digest = add_row(digest, TABLE_QUOTA, &core->quotas[i]->row);
+    }
+    for (size_t i = 0; i < core->reservation_count; i++) {
+        digest = add_row(digest, TABLE_RESERVATION, &core->reservations[i]->row);
+    }
     for (const struct job *job = core->job_first; job != NULL; job = job->next) {
         digest = add_row(digest, TABLE_JOB, &job->row);
         if (job->attempt != NULL) {

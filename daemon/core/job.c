@@ -9,7 +9,11 @@
 #include "daemon/core/attempt.h"
 #include "daemon/core/checkpoint.h"
 #include "daemon/core/ledger.h"
+#include "daemon/core/job_wait.h"
+#include "daemon/core/node.h"
 #include "daemon/core/recover.h"
+#include "daemon/core/sched.h"
+#include "daemon/core/share.h"
 #include "lib/err.h"
 #include "lib/mem.h"
 
@@ -27,6 +31,9 @@ void job_destroy(void *object)
     attempt_destroy(job->attempt);
     row_fini(&tables[TABLE_JOB], &job->row);
     free(job->ckpts);
+    free(job->needs);
+    free(job->dependents);
+    free(job->wait.nodes);
     free(job);
 }
 
@@ -40,27 +47,6 @@ void job_insert(struct core *core, struct job *job)
 
 /* ---------------------------------------------------------------- queue */
 
-static bool before(const struct job *a, const struct job *b)
-{
-    return a->row.priority != b->row.priority ? a->row.priority > b->row.priority
-                                              : a->row.id < b->row.id;
-}
-
-/* The first place whose job does not come before this one. */
-static size_t queue_place(const struct core *core, const struct job *job)
-{
-    size_t low = 0, high = core->queue_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (before(core->queue[middle], job)) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
 void job_enqueue(struct core *core, struct job *job)
 {
     assert(job->row.state == JOB_PENDING && !job->queued);
@@ -68,15 +54,21 @@ void job_enqueue(struct core *core, struct job *job)
         timers_set(&core->timers, TIMER_JOB, job->row.id, job->row.not_before_ms);
         return;
     }
-    size_t at = queue_place(core, job);
+    if (job->need_count > 0) {
+        return;
+    }
     void *queue = core->queue;
     mem_grow(&queue, &core->queue_capacity, core->queue_count + 1, sizeof *core->queue);
     core->queue = queue;
-    memmove(core->queue + at + 1, core->queue + at, (core->queue_count - at) * sizeof *core->queue);
-    core->queue[at] = job;
-    core->queue_count++;
+    job->queue_at = core->queue_count;
+    core->queue[core->queue_count++] = job;
     job->queued = true;
-    core->sched_due |= at == 0; /* behind another one it has to wait anyway */
+    job->wait.code = WAIT_NONE;
+    if (job->row.eligible_ms == ROW_NONE) {
+        job->row.eligible_ms = core->now_ms;
+        core_mark(core, TABLE_JOB, &job->row);
+    }
+    sched_job_came(core, job);
 }
 
 static void dequeue(struct core *core, struct job *job)
@@ -84,12 +76,25 @@ static void dequeue(struct core *core, struct job *job)
     if (!job->queued) {
         return;
     }
-    size_t at = queue_place(core, job);
-    assert(core->queue[at] == job);
-    core->queue_count--;
-    memmove(core->queue + at, core->queue + at + 1, (core->queue_count - at) * sizeof *core->queue);
+    struct job *last = core->queue[--core->queue_count];
+    core->queue[job->queue_at] = last;
+    last->queue_at = job->queue_at;
     job->queued = false;
-    core->sched_due |= at == 0;
+    sched_job_left(core, job);
+}
+
+void job_reconsider(struct core *core, struct job *job)
+{
+    if (job->row.state != JOB_PENDING) {
+        return;
+    }
+    dequeue(core, job);
+    char text[256];
+    if (job_wait_review(core, job, text, sizeof text)) {
+        job_enqueue(core, job);
+    } else {
+        job_put_on_hold(core, job, "dependency", text);
+    }
 }
 
 /* ---------------------------------------------------------------- transitions */
@@ -98,6 +103,12 @@ static void set_reason(struct job *job, const char *code, const char *text)
 {
     row_set_text(&job->row.reason_code, code);
     row_set_text(&job->row.reason_text, text);
+}
+
+void job_set_reason(struct core *core, struct job *job, const char *code, const char *text)
+{
+    set_reason(job, code, text);
+    core_mark(core, TABLE_JOB, &job->row);
 }
 
 static uint64_t epoch_of(const struct job *job)
@@ -122,13 +133,19 @@ static void end(struct core *core, struct job *job, enum job_state state, const 
                                       : "was cancelled",
                text != NULL ? ": " : "", text != NULL ? job->row.reason_text : "");
     ckpt_detach_job(core, job);
+    node_free_spares(core, job->row.id);
+    share_unbind(core, job);
     *(job->prev != NULL ? &job->prev->next : &core->job_first) = job->next;
     *(job->next != NULL ? &job->next->prev : &core->job_last) = job->prev;
     map_remove(&core->jobs, job->row.id);
+    static const enum job_outcome outcomes[] = {[JOB_COMPLETED] = OUTCOME_COMPLETED,
+                                                [JOB_FAILED] = OUTCOME_FAILED,
+                                                [JOB_CANCELLED] = OUTCOME_CANCELLED};
+    job_wait_ended(core, job, outcomes[state]);
     core_discard(core, job_destroy, job);
 }
 
-static void put_on_hold(struct core *core, struct job *job, const char *code, const char *text)
+void job_put_on_hold(struct core *core, struct job *job, const char *code, const char *text)
 {
     dequeue(core, job);
     job->row.state = JOB_HELD;
@@ -137,6 +154,53 @@ static void put_on_hold(struct core *core, struct job *job, const char *code, co
     core_mark(core, TABLE_JOB, &job->row);
     core_event(core, "job.held", job->row.id, epoch_of(job), 0, "job %" PRIu64 " (%s) is held: %s",
                job->row.id, job->row.name, job->row.reason_text);
+    node_free_spares(core, job->row.id);
+}
+
+void job_suspend_now(struct core *core, struct job *job, const char *text)
+{
+    dequeue(core, job);
+    job->row.state = JOB_SUSPENDED;
+    row_set_text(&job->row.stop_cause, NULL);
+    set_reason(job, "suspended", text);
+    core_mark(core, TABLE_JOB, &job->row);
+    core_event(core, "job.suspended", job->row.id, epoch_of(job), 0,
+               "job %" PRIu64 " (%s) is suspended: %s", job->row.id, job->row.name,
+               job->row.reason_text);
+    node_free_spares(core, job->row.id);
+}
+
+void job_back_to_queue(struct core *core, struct job *job, const char *event, const char *text)
+{
+    job->row.state = JOB_PENDING;
+    job->row.fruitless = 0;
+    job->row.not_before_ms = 0;
+    set_reason(job, NULL, NULL);
+    core_mark(core, TABLE_JOB, &job->row);
+    core_event(core, event, job->row.id, epoch_of(job), 0, "job %" PRIu64 " (%s) was %s",
+               job->row.id, job->row.name, text);
+    job_reconsider(core, job);
+}
+
+/* After a stop that was asked for on others' behalf, or to change its size: at once into the queue,
+ * at no cost to its budget. */
+static void requeue_stopped(struct core *core, struct job *job, const char *cause)
+{
+    char text[400];
+    snprintf(text, sizeof text, "%.380s",
+             job->row.reason_text != NULL ? job->row.reason_text : cause);
+    job->row.state = JOB_PENDING;
+    job->row.preempted += strcmp(cause, "preempt") == 0;
+    job->row.not_before_ms = 0;
+    job->row.nodes_requested = job->row.nodes_min;
+    row_set_text(&job->row.stop_cause, NULL);
+    set_reason(job, cause, text);
+    core_mark(core, TABLE_JOB, &job->row);
+    bool saved = job->attempt->row.saved_ms != ROW_NONE;
+    core_event(core, "job.requeued", job->row.id, epoch_of(job), 0,
+               "job %" PRIu64 " (%s) is back in the queue, %s: %s", job->row.id, job->row.name,
+               saved ? "its work saved" : "from its newest checkpoint", text);
+    job_enqueue(core, job);
 }
 
 static void requeue(struct core *core, struct job *job, const struct verdict *verdict)
@@ -144,6 +208,9 @@ static void requeue(struct core *core, struct job *job, const struct verdict *ve
     job->row.state = JOB_PENDING;
     job->row.restarts++;
     job->row.fruitless += verdict->counts;
+    /* Whoever loses a node goes on before others begin; but not one that fails again and again. */
+    job->row.restart_first = strcmp(verdict->class, "node_lost") == 0 && job->row.fruitless <= 1;
+    job->row.nodes_requested = job->row.nodes_min;
     job->row.not_before_ms = verdict->delay_ms > 0 ? core->now_ms + verdict->delay_ms : 0;
     row_set_text(&job->row.stop_cause, NULL);
     set_reason(job, verdict->delay_ms > 0 ? "backoff" : "restart", verdict->text);
@@ -161,15 +228,46 @@ static void requeue(struct core *core, struct job *job, const struct verdict *ve
 void job_started(struct core *core, struct job *job)
 {
     dequeue(core, job);
+    bool is_first = job->row.epoch == 1;
     job->row.state = JOB_STARTING;
+    job->row.restart_first = false;
+    job->row.nodes_requested = job->attempt->node_count;
+    share_started(core, job);
     if (job->row.started_ms == ROW_NONE) {
         job->row.started_ms = core->now_ms;
     }
     set_reason(job, NULL, NULL);
     core_mark(core, TABLE_JOB, &job->row);
-    if (job->row.time_limit_ms > 0) {
+    job_set_timers(core, job);
+    if (is_first) {
+        job_wait_started(core, job);
+    }
+}
+
+static bool is_live(const struct job *job)
+{
+    return job->row.state == JOB_STARTING || job->row.state == JOB_RUNNING;
+}
+
+/* The latest start that meets the deadline. */
+static int64_t latest_start_ms(const struct job *job)
+{
+    int64_t left_ms = job->row.time_limit_ms > 0 ? job->row.time_limit_ms - job->row.ran_ms : 0;
+    return job->row.deadline_ms - (left_ms > 0 ? left_ms : 0);
+}
+
+void job_set_timers(struct core *core, const struct job *job)
+{
+    if (job->row.time_limit_ms > 0 && is_live(job)) {
         timers_set(&core->timers, TIMER_JOB, job->row.id,
-                   core->now_ms + job->row.time_limit_ms - job->row.ran_ms);
+                   job->attempt->row.started_ms + job->row.time_limit_ms - job->row.ran_ms);
+    }
+    if (job->row.deadline_ms != ROW_NONE) {
+        timers_set(&core->timers, TIMER_JOB, job->row.id,
+                   is_live(job) ? job->row.deadline_ms : latest_start_ms(job) + 1);
+    }
+    if (job->row.state == JOB_PENDING && job->row.not_before_ms > core->now_ms) {
+        timers_set(&core->timers, TIMER_JOB, job->row.id, job->row.not_before_ms);
     }
 }
 
@@ -215,18 +313,48 @@ static void end_over_limit(struct core *core, struct job *job)
     end(core, job, JOB_FAILED, "job.failed", "time_limit", text);
 }
 
+static void end_over_deadline(struct core *core, struct job *job)
+{
+    char time[32], text[128];
+    time_format(job->row.deadline_ms, time, sizeof time);
+    snprintf(text, sizeof text, "it cannot be done by its deadline, %s (deadline)", time);
+    row_set_text(&job->row.exit_class, "deadline");
+    end(core, job, JOB_FAILED, "job.failed", "deadline", text);
+}
+
+bool job_cause_is_soft(const char *cause)
+{
+    static const char *const soft[] = {"preempt", "maint", "requeue", "resize", "suspend"};
+    for (size_t i = 0; i < sizeof soft / sizeof soft[0] && cause != NULL; i++) {
+        if (strcmp(cause, soft[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* It was stopped on purpose, and the end is not a success. */
 static bool end_stopped(struct core *core, struct job *job, const char *cause)
 {
     row_set_text(&job->attempt->row.cause, cause);
+    core_mark(core, TABLE_ATTEMPT, &job->attempt->row);
+    bool over_limit = job->row.time_limit_ms > 0 && job->row.ran_ms >= job->row.time_limit_ms;
     if (strcmp(cause, "cancel") == 0) {
         end(core, job, JOB_CANCELLED, "job.cancelled", "cancelled",
             job->row.reason_text != NULL ? job->row.reason_text : "cancelled");
     } else if (strcmp(cause, "hold") == 0) {
-        put_on_hold(core, job, "held",
-                    job->row.reason_text != NULL ? job->row.reason_text : "held");
-    } else if (strcmp(cause, "time_limit") == 0) {
+        job_put_on_hold(core, job, "held",
+                        job->row.reason_text != NULL ? job->row.reason_text : "held");
+    } else if (strcmp(cause, "deadline") == 0) {
+        end_over_deadline(core, job);
+    } else if (strcmp(cause, "time_limit") == 0 ||
+               (over_limit && job_cause_is_soft(job->row.stop_cause))) {
         end_over_limit(core, job);
+    } else if (strcmp(cause, "suspend") == 0) {
+        job_suspend_now(core, job,
+                        job->row.reason_text != NULL ? job->row.reason_text : "suspended");
+    } else if (job_cause_is_soft(job->row.stop_cause)) {
+        requeue_stopped(core, job, cause);
     } else {
         return false;
     }
@@ -240,6 +368,7 @@ void job_attempt_ended(struct core *core, struct job *job)
         snprintf(cause, sizeof cause, "%s", job->row.stop_cause);
     }
     struct verdict verdict;
+    share_stopped(core, job);
     recover_decide(core, job, &verdict);
     bool cancelled = strcmp(cause, "cancel") == 0;
     if (verdict.action == VERDICT_COMPLETE ? cancelled : strcmp(cause, "failure") != 0) {
@@ -260,7 +389,7 @@ void job_attempt_ended(struct core *core, struct job *job)
         end(core, job, JOB_FAILED, "job.failed", verdict.class, verdict.text);
         return;
     case VERDICT_HOLD:
-        put_on_hold(core, job, verdict.class, verdict.text);
+        job_put_on_hold(core, job, verdict.class, verdict.text);
         return;
     case VERDICT_RETRY:
     default:
@@ -274,10 +403,8 @@ void job_attempt_ended(struct core *core, struct job *job)
 
 /* ---------------------------------------------------------------- people */
 
-/* NULL after a refusal. */
-static struct job *find_live(struct core *core, const struct input *in)
+struct job *job_find_live(struct core *core, const struct input *in, uint64_t id)
 {
-    uint64_t id = in->u.job.job;
     struct job *job = core_job(core, id);
     if (job == NULL && id > 0 && id < core->next_job) {
         core_reply(core, in, ERR_CONFLICT, "job %" PRIu64 " has already ended", id);
@@ -298,7 +425,7 @@ static void by_whom(const struct input *in, const char *done, char *text, size_t
 
 void job_cancel(struct core *core, const struct input *in)
 {
-    struct job *job = find_live(core, in);
+    struct job *job = job_find_live(core, in, in->u.job.job);
     if (job == NULL) {
         return;
     }
@@ -308,7 +435,8 @@ void job_cancel(struct core *core, const struct input *in)
     if (job->row.stop_cause != NULL && strcmp(job->row.stop_cause, "cancel") == 0) {
         return;
     }
-    if (job->row.state == JOB_PENDING || job->row.state == JOB_HELD) {
+    if (job->row.state == JOB_PENDING || job->row.state == JOB_HELD ||
+        job->row.state == JOB_SUSPENDED) {
         end(core, job, JOB_CANCELLED, "job.cancelled", "cancelled", text);
         return;
     }
@@ -324,7 +452,7 @@ void job_cancel(struct core *core, const struct input *in)
 
 void job_hold(struct core *core, const struct input *in)
 {
-    struct job *job = find_live(core, in);
+    struct job *job = job_find_live(core, in, in->u.job.job);
     if (job == NULL) {
         return;
     }
@@ -332,11 +460,12 @@ void job_hold(struct core *core, const struct input *in)
     by_whom(in, "held", text, sizeof text);
     bool is_held = job->row.state == JOB_HELD ||
                    (job->row.stop_cause != NULL && strcmp(job->row.stop_cause, "hold") == 0);
-    if (!is_held && job->row.state == JOB_PENDING) {
-        put_on_hold(core, job, "held", text);
+    if (!is_held && (job->row.state == JOB_PENDING || job->row.state == JOB_SUSPENDED)) {
+        job_put_on_hold(core, job, "held", text);
     } else if (!is_held) {
         bool stopping = job->row.state == JOB_STOPPING;
-        if (stopping && strcmp(job->row.stop_cause, "failure") != 0) {
+        if (stopping && strcmp(job->row.stop_cause, "failure") != 0 &&
+            !job_cause_is_soft(job->row.stop_cause)) {
             core_reply(core, in, ERR_CONFLICT, "job %" PRIu64 " is being stopped for good (%s)",
                        job->row.id, job->row.stop_cause);
             return;
@@ -355,7 +484,7 @@ void job_hold(struct core *core, const struct input *in)
 
 void job_release(struct core *core, const struct input *in)
 {
-    struct job *job = find_live(core, in);
+    struct job *job = job_find_live(core, in, in->u.job.job);
     if (job == NULL) {
         return;
     }
@@ -365,16 +494,12 @@ void job_release(struct core *core, const struct input *in)
         return;
     }
     if (job->row.state == JOB_HELD) {
-        job->row.state = JOB_PENDING;
-        job->row.fruitless = 0;
-        job->row.not_before_ms = 0;
-        set_reason(job, NULL, NULL);
-        core_mark(core, TABLE_JOB, &job->row);
         char text[400];
         by_whom(in, "released", text, sizeof text);
-        core_event(core, "job.released", job->row.id, epoch_of(job), 0,
-                   "job %" PRIu64 " (%s) was %s", job->row.id, job->row.name, text);
-        job_enqueue(core, job);
+        if (job->row.reason_code != NULL && strcmp(job->row.reason_code, "dependency") == 0) {
+            job_wait_waive(core, job); /* it runs all the same */
+        }
+        job_back_to_queue(core, job, "job.released", text);
     }
     core_reply(core, in, 0, "%s", "");
 }
@@ -385,10 +510,19 @@ void job_timer(struct core *core, uint64_t id)
     if (job == NULL) {
         return;
     }
-    if (job->row.state == JOB_PENDING && !job->queued) {
+    bool has_deadline = job->row.deadline_ms != ROW_NONE;
+    bool waits = job->row.state == JOB_PENDING || job->row.state == JOB_HELD ||
+                 job->row.state == JOB_SUSPENDED;
+    if (has_deadline && waits && core->now_ms > latest_start_ms(job)) {
+        end_over_deadline(core, job);
+    } else if (has_deadline && is_live(job) && core->now_ms >= job->row.deadline_ms) {
+        core_event(core, "job.stopping", job->row.id, epoch_of(job), 0,
+                   "job %" PRIu64 " (%s) is stopped: its deadline has come", job->row.id,
+                   job->row.name);
+        attempt_stop(core, job->attempt, "deadline");
+    } else if (job->row.state == JOB_PENDING && !job->queued) {
         job_enqueue(core, job);
-    } else if (job->row.time_limit_ms > 0 &&
-               (job->row.state == JOB_STARTING || job->row.state == JOB_RUNNING) &&
+    } else if (job->row.time_limit_ms > 0 && is_live(job) &&
                core->now_ms - job->attempt->row.started_ms + job->row.ran_ms >=
                    job->row.time_limit_ms) {
         core_event(core, "job.stopping", job->row.id, epoch_of(job), 0,

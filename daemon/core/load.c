@@ -9,8 +9,12 @@
 #include "daemon/core/job.h"
 #include "daemon/core/node.h"
 #include "daemon/core/price.h"
+#include "daemon/core/job_wait.h"
 #include "daemon/core/register.h"
+#include "daemon/core/reservation.h"
+#include "daemon/core/share.h"
 #include "daemon/core/state.h"
+#include "daemon/core/topology.h"
 #include "lib/mem.h"
 
 size_t change_count(const struct change_list *list)
@@ -71,6 +75,7 @@ static int load_node(struct core *core, struct node_row *row, struct err *err)
     mem_grow(&nodes, &core->node_capacity, core->node_count + 1, sizeof *core->nodes);
     core->nodes = nodes;
     core->nodes[core->node_count++] = node;
+    core_node_index(core, node);
     return 0;
 }
 
@@ -105,8 +110,10 @@ static int load_attempt(struct core *core, struct attempt_row *row, struct err *
     if (job == NULL || job->attempt != NULL) {
         return dangling(err, TABLE_ATTEMPT, "job", row->job_id);
     }
-    job->attempt =
-        attempt_create(job, (uint32_t)job->row.nodes_requested, (uint32_t)job->row.gpus_per_node);
+    if (row->nodes < 1 || row->nodes > JOBSPEC_NODES_MAX) {
+        return dangling(err, TABLE_ATTEMPT, "a number of nodes", (uint64_t)row->nodes);
+    }
+    job->attempt = attempt_create(job, (uint32_t)row->nodes, (uint32_t)job->row.gpus_per_node);
     job->attempt->row = *row;
     return 0;
 }
@@ -186,6 +193,33 @@ static int load_ckpt_shard(struct core *core, struct ckpt_shard_row *row, struct
     return 0;
 }
 
+static int load_numbered(struct core *core, enum table_id table, const void *row, struct err *err)
+{
+    if (table == TABLE_QUOTA) {
+        const struct quota_row *quota = row;
+        if (quota->id != core->quota_count + 1) {
+            return dangling(err, table, "quota", core->quota_count + 1);
+        }
+        share_load_quota(core, quota);
+    } else {
+        const struct reservation_row *reservation = row;
+        if (reservation->id != core->reservation_count + 1) {
+            return dangling(err, table, "reservation", core->reservation_count + 1);
+        }
+        reservation_load(core, reservation);
+    }
+    return 0;
+}
+
+void core_load_outcome(struct core *core, uint64_t job, enum job_state state, uint32_t array_size)
+{
+    job_outcome_set(core, job,
+                    state == JOB_COMPLETED ? OUTCOME_COMPLETED
+                    : state == JOB_FAILED  ? OUTCOME_FAILED
+                                           : OUTCOME_CANCELLED,
+                    array_size);
+}
+
 int core_load_row(struct core *core, enum table_id table, void *row, struct err *err)
 {
     int rc;
@@ -220,6 +254,22 @@ int core_load_row(struct core *core, enum table_id table, void *row, struct err 
     case TABLE_CKPT_SHARD:
         rc = load_ckpt_shard(core, row, err);
         break;
+    case TABLE_QUEUE:
+        share_load_queue(core, row);
+        rc = 0;
+        break;
+    case TABLE_ACCOUNT:
+        share_load_account(core, row);
+        rc = 0;
+        break;
+    case TABLE_FAIR_USAGE:
+        share_load_member(core, row);
+        rc = 0;
+        break;
+    case TABLE_QUOTA:
+    case TABLE_RESERVATION:
+        rc = load_numbered(core, table, row, err);
+        break;
     default:
         rc = err_set(err, ERR_CORRUPT, "table %s is not loaded", tables[table].name);
     }
@@ -236,9 +286,12 @@ static void set_timers(struct core *core)
         timers_set(&core->timers, TIMER_PRICE, 0, at_ms > core->now_ms ? at_ms : core->now_ms);
     }
     for (const struct job *job = core->job_first; job != NULL; job = job->next) {
-        if (job->row.time_limit_ms > 0 && job->attempt != NULL) {
-            timers_set(&core->timers, TIMER_JOB, job->row.id,
-                       job->attempt->row.started_ms + job->row.time_limit_ms - job->row.ran_ms);
+        job_set_timers(core, job);
+    }
+    for (size_t i = 0; i < core->quota_count; i++) {
+        const struct quota *quota = core->quotas[i];
+        if (quota->row.expires_ms != ROW_NONE && !share_quota_is_over(core, quota)) {
+            timers_set(&core->timers, TIMER_QUOTA, quota->row.id, quota->row.expires_ms);
         }
     }
     for (size_t i = 0; i < core->node_count; i++) {
@@ -252,6 +305,22 @@ static void set_timers(struct core *core)
 void core_load_done(struct core *core)
 {
     price_ensure_default(core);
+    share_apply_policy(core);
+    for (size_t i = 0; i < core->node_count; i++) {
+        node_recount(core->nodes[i]);
+        topology_apply(core, core->nodes[i]);
+    }
+    for (struct job *job = core->job_first; job != NULL; job = job->next) {
+        job_wait_bind(core, job);
+        share_bind(core, job);
+        if (job->attempt != NULL && job->attempt->row.state != ATTEMPT_ENDED) {
+            share_count(core, job);
+        }
+    }
+    for (struct job *job = core->job_first; job != NULL; job = job->next) {
+        job_wait_load_done(core, job);
+    }
+    reservation_load_done(core);
     for (struct job *job = core->job_first; job != NULL; job = job->next) {
         if (job->row.state == JOB_PENDING) {
             job_enqueue(core, job);

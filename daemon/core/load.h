@@ -28,10 +28,12 @@ void core_load_counters(struct core *core, const struct core_counters *counters)
 /* Takes over a row (texts too; the row struct itself stays the caller's). Tables in the order of
  * enum table_id, rows by key: all prices, nodes and gpus; jobs that have not ended; of each its
  * newest attempt with nodes, allocations and exits; checkpoints that are on disk or of such an
- * attempt; shards of those WRITING or COMMITTED. ERR_CORRUPT when a row refers to one that is not
- * there. */
+ * attempt; shards of those WRITING or COMMITTED; all of the tables after those. ERR_CORRUPT when a
+ * row refers to one that is not there. */
 int core_load_row(struct core *core, enum table_id table, void *row, struct err *err);
 void core_load_key(struct core *core, const char *key, const char *request_hash, uint64_t job);
+/* How a job that has ended did so; array_size: of the array it was first of, or 0. */
+void core_load_outcome(struct core *core, uint64_t job, enum job_state state, uint32_t array_size);
 /* Everything is there: queue, meters, timers, leases. Also to be called on a core that starts
  * empty. */
 void core_load_done(struct core *core);

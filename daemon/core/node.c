@@ -18,23 +18,50 @@ bool gpu_is_free(const struct gpu *gpu)
     return gpu->allocation == NULL && gpu->row.present && strcmp(gpu->row.health, "ok") == 0;
 }
 
+void node_recount(struct node *node)
+{
+    node->present = node->free = 0;
+    for (size_t i = 0; i < node->gpu_count; i++) {
+        node->free += gpu_is_free(node->gpus[i]);
+        node->present += node->gpus[i]->row.present;
+    }
+}
+
 uint32_t node_free_gpus(const struct node *node)
 {
-    uint32_t count = 0;
-    for (size_t i = 0; i < node->gpu_count; i++) {
-        count += gpu_is_free(node->gpus[i]);
-    }
-    return count;
+    return node->free;
 }
 
 uint32_t node_capacity(const struct node *node)
 {
-    uint32_t count = 0;
-    for (size_t i = 0; i < node->gpu_count; i++) {
-        count += node->gpus[i]->row.present;
-    }
-    return count;
+    return node->present;
 }
+
+/* ---------------------------------------------------------------- spares */
+
+void node_set_spare(struct core *core, struct node *node, uint64_t job)
+{
+    if (node->row.spare_job != job) {
+        node->row.spare_job = job;
+        core_mark(core, TABLE_NODE, &node->row);
+        core->sched_due = true;
+    }
+}
+
+void node_free_spares(struct core *core, uint64_t job_id)
+{
+    const struct job *job = core_job(core, job_id);
+    if (job == NULL || job->row.spares == 0) {
+        return;
+    }
+    for (size_t i = 0; i < core->node_count; i++) {
+        if (core->nodes[i]->row.spare_job == job_id) {
+            node_set_spare(core, core->nodes[i], 0);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- states */
 
 static void set_state(struct core *core, struct node *node, enum node_state state, const char *why)
 {
@@ -74,6 +101,7 @@ static enum category free_category(const struct gpu *gpu)
 void node_free_gpu(struct core *core, struct gpu *gpu, int64_t kept_ms)
 {
     gpu->allocation = NULL;
+    node_recount(gpu->node);
     meter_switch(core, gpu, free_category(gpu), 0, 0, kept_ms);
 }
 
@@ -87,8 +115,13 @@ void node_settle(struct core *core, struct node *node)
         if (node->row.state != NODE_FENCING || node->session != 0) {
             set_state(core, node, node->first != NULL ? NODE_DRAINING : NODE_DRAINED, drain);
         }
+    } else if (node->maint > 0 && (node->row.state != NODE_FENCING || node->session != 0)) {
+        set_state(core, node, node->first != NULL ? NODE_DRAINING : NODE_MAINT, "maintenance");
     } else if (node->session != 0) {
         set_state(core, node, NODE_UP, "registered and free of old ranks");
+    } else if (node->row.state == NODE_MAINT || node->row.state == NODE_DRAINING) {
+        /* Its maintenance is over, its worker is not back. */
+        set_state(core, node, node->watched ? NODE_UP : NODE_DOWN, "its worker is not connected");
     }
     for (size_t i = 0; i < node->gpu_count; i++) {
         if (node->gpus[i]->allocation == NULL) {

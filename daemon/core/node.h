@@ -37,6 +37,12 @@ void node_leftover_ended(struct core *core, struct node *node, uint64_t job, uin
 bool node_is_usable(const struct node *node);
 bool gpu_is_free(const struct gpu *gpu);
 uint32_t node_free_gpus(const struct node *node);
+/* Counts its accelerators again after one changed. */
+void node_recount(struct node *node);
+/* Keeps it beside the gang of a job; 0: gives it back. */
+void node_set_spare(struct core *core, struct node *node, uint64_t job);
+/* Gives back all spares of a job. */
+void node_free_spares(struct core *core, uint64_t job);
 /* Accelerators it has when nothing runs there, whatever its state. */
 uint32_t node_capacity(const struct node *node);
 

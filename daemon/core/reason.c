@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/core/job_wait.h"
 #include "daemon/core/node.h"
 #include "daemon/core/sched.h"
 #include "daemon/core/state.h"
@@ -53,11 +54,18 @@ static void explain_fit(const struct core *core, const struct job *job, char *co
              job->row.nodes_requested, each, c.total, c.room, c.busy, c.unavailable, c.too_small);
 }
 
+static bool before(const struct job *a, const struct job *b)
+{
+    return a->row.priority != b->row.priority ? a->row.priority > b->row.priority
+                                              : a->row.id < b->row.id;
+}
+
 bool core_why(const struct core *core, uint64_t id, char *code, size_t code_bytes, char *text,
               size_t text_bytes)
 {
     const struct job *job = core_job(core, id);
-    if (job == NULL || (job->row.state != JOB_PENDING && job->row.state != JOB_HELD)) {
+    if (job == NULL || (job->row.state != JOB_PENDING && job->row.state != JOB_HELD &&
+                        job->row.state != JOB_SUSPENDED)) {
         return false;
     }
     const char *why = job->row.reason_text != NULL ? job->row.reason_text : "no reason was given";
@@ -65,6 +73,24 @@ bool core_why(const struct core *core, uint64_t id, char *code, size_t code_byte
         snprintf(code, code_bytes, "held");
         snprintf(text, text_bytes,
                  "held until somebody releases it (dsctl job release %" PRIu64 "): %s", id, why);
+        return true;
+    }
+    if (job->row.state == JOB_SUSPENDED) {
+        snprintf(code, code_bytes, "suspended");
+        snprintf(text, text_bytes,
+                 "suspended until somebody resumes it (dsctl job resume %" PRIu64 "): %s", id, why);
+        return true;
+    }
+    if (!job->queued && job->need_count > 0) {
+        snprintf(code, code_bytes, "dependency");
+        job_wait_text(core, job, text, text_bytes);
+        return true;
+    }
+    if (!job->queued && (job->row.reason_code == NULL || job->row.epoch == 0)) {
+        char time[32];
+        time_format(job->row.not_before_ms, time, sizeof time);
+        snprintf(code, code_bytes, "not_before");
+        snprintf(text, text_bytes, "is not to start before %s (not_before)", time);
         return true;
     }
     if (!job->queued) {
@@ -77,14 +103,18 @@ bool core_why(const struct core *core, uint64_t id, char *code, size_t code_byte
         return true;
     }
     size_t ahead = 0;
-    while (core->queue[ahead] != job) {
-        ahead++;
+    const struct job *first = job;
+    for (size_t i = 0; i < core->queue_count; i++) {
+        const struct job *other = core->queue[i];
+        if (before(other, job)) {
+            ahead++;
+            first = before(other, first) ? other : first;
+        }
     }
     if (ahead == 0) {
         explain_fit(core, job, code, code_bytes, text, text_bytes);
         return true;
     }
-    const struct job *first = core->queue[0];
     char first_code[32], first_text[512];
     explain_fit(core, first, first_code, sizeof first_code, first_text, sizeof first_text);
     snprintf(code, code_bytes, "queue");

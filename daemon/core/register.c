@@ -10,6 +10,8 @@
 #include "daemon/core/checkpoint.h"
 #include "daemon/core/ledger.h"
 #include "daemon/core/node.h"
+#include "daemon/core/reservation.h"
+#include "daemon/core/topology.h"
 #include "lib/err.h"
 #include "lib/mem.h"
 
@@ -77,6 +79,9 @@ static struct node *find_or_create(struct core *core, const char *name)
     node->row.state = NODE_UP;
     row_set_text(&node->row.name, name);
     node->row.since_ms = node->row.first_seen_ms = node->row.last_seen_ms = core->now_ms;
+    core_node_index(core, node);
+    topology_apply(core, node);
+    reservation_add_node(core, node);
     return node;
 }
 
@@ -244,6 +249,7 @@ void node_register(struct core *core, const struct input *in)
     core_mark(core, TABLE_NODE, &node->row);
     core_reply(core, in, 0, "%s", "");
     adopt_gpus(core, node, reg);
+    node_recount(node);
     if (is_new) {
         core_event(core, "node.registered", 0, 0, node->row.id,
                    "node %s joined with %zu accelerators", reg->name, reg->gpu_count);

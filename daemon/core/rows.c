@@ -25,20 +25,26 @@ const char *const category_names[] = {"idle",
                                       "held",
                                       NULL};
 
-#define KIND_ID            COLUMN_ID, NULL
-#define KIND_REF           COLUMN_REF, NULL
-#define KIND_INT           COLUMN_INT, NULL
-#define KIND_OPT           COLUMN_OPT, NULL
-#define KIND_FLAG          COLUMN_FLAG, NULL
-#define KIND_REAL          COLUMN_REAL, NULL
-#define KIND_TEXT          COLUMN_TEXT, NULL
-#define KIND_HASH          COLUMN_HASH, NULL
-#define KIND_NODE_STATE    COLUMN_ENUM, node_state_names
-#define KIND_JOB_STATE     COLUMN_ENUM, job_state_names
-#define KIND_ATTEMPT_STATE COLUMN_ENUM, attempt_state_names
-#define KIND_PHASE         COLUMN_ENUM, phase_names
-#define KIND_CKPT_STATE    COLUMN_ENUM, ckpt_state_names
-#define KIND_CATEGORY      COLUMN_ENUM, category_names
+const char *const reservation_kind_names[] = {"maint", "reserve", NULL};
+const char *const reservation_state_names[] = {"PLANNED", "ACTIVE", "OVER", "CANCELLED", NULL};
+
+#define KIND_ID                COLUMN_ID, NULL
+#define KIND_REF               COLUMN_REF, NULL
+#define KIND_INT               COLUMN_INT, NULL
+#define KIND_OPT               COLUMN_OPT, NULL
+#define KIND_FLAG              COLUMN_FLAG, NULL
+#define KIND_REAL              COLUMN_REAL, NULL
+#define KIND_TEXT              COLUMN_TEXT, NULL
+#define KIND_HASH              COLUMN_HASH, NULL
+#define KIND_NODE_STATE        COLUMN_ENUM, node_state_names
+#define KIND_JOB_STATE         COLUMN_ENUM, job_state_names
+#define KIND_ATTEMPT_STATE     COLUMN_ENUM, attempt_state_names
+#define KIND_PHASE             COLUMN_ENUM, phase_names
+#define KIND_CKPT_STATE        COLUMN_ENUM, ckpt_state_names
+#define KIND_CATEGORY          COLUMN_ENUM, category_names
+#define KIND_PLACEMENT         COLUMN_ENUM, placement_names
+#define KIND_RESERVATION_KIND  COLUMN_ENUM, reservation_kind_names
+#define KIND_RESERVATION_STATE COLUMN_ENUM, reservation_state_names
 
 #define COLUMN_OF(row, column, kind_, names_)                                                      \
     {.name = #column, .kind = kind_, .offset = offsetof(row, column), .names = names_},
@@ -84,6 +90,21 @@ static const struct column metric_columns[] = {METRIC_COLUMNS(COLUMN)};
 #undef ROW
 #define ROW struct event_row
 static const struct column event_columns[] = {EVENT_COLUMNS(COLUMN)};
+#undef ROW
+#define ROW struct queue_row
+static const struct column queue_columns[] = {QUEUE_COLUMNS(COLUMN)};
+#undef ROW
+#define ROW struct account_row
+static const struct column account_columns[] = {ACCOUNT_COLUMNS(COLUMN)};
+#undef ROW
+#define ROW struct quota_row
+static const struct column quota_columns[] = {QUOTA_COLUMNS(COLUMN)};
+#undef ROW
+#define ROW struct fair_usage_row
+static const struct column fair_usage_columns[] = {FAIR_USAGE_COLUMNS(COLUMN)};
+#undef ROW
+#define ROW struct reservation_row
+static const struct column reservation_columns[] = {RESERVATION_COLUMNS(COLUMN)};
 #undef ROW
 
 #define TABLE_OF(NAME, name_, keys, use_)                                                          \

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/jobspec.h"
+
 /* An absent OPT value: NULL in the table. */
 #define ROW_NONE INT64_MIN
 /* The gpu, job, ... that is not there: ids begin with 1. */
@@ -45,6 +47,16 @@ enum category {
     CATEGORY_COUNT,
 };
 
+enum reservation_kind { RESERVATION_MAINT, RESERVATION_RESERVE };
+enum reservation_state {
+    RESERVATION_PLANNED,
+    RESERVATION_ACTIVE,
+    RESERVATION_OVER,
+    RESERVATION_CANCELLED,
+};
+
+extern const char *const reservation_kind_names[];
+extern const char *const reservation_state_names[];
 extern const char *const node_state_names[];
 extern const char *const job_state_names[];
 extern const char *const attempt_state_names[];
@@ -54,28 +66,32 @@ extern const char *const category_names[];
 
 /* ID: integer; REF: integer, 0 is NULL; INT: signed; OPT: signed, ROW_NONE is NULL; FLAG: 0 or 1;
  * REAL: NaN is NULL; TEXT: NULL is NULL; HASH: 32 bytes; the others are enums, stored by name. */
-#define ROW_DECLARE_ID(name)            uint64_t name;
-#define ROW_DECLARE_REF(name)           uint64_t name;
-#define ROW_DECLARE_INT(name)           int64_t name;
-#define ROW_DECLARE_OPT(name)           int64_t name;
-#define ROW_DECLARE_FLAG(name)          bool name;
-#define ROW_DECLARE_REAL(name)          double name;
-#define ROW_DECLARE_TEXT(name)          char *name;
-#define ROW_DECLARE_HASH(name)          uint8_t name[ROW_HASH_BYTES];
-#define ROW_DECLARE_NODE_STATE(name)    enum node_state name;
-#define ROW_DECLARE_JOB_STATE(name)     enum job_state name;
-#define ROW_DECLARE_ATTEMPT_STATE(name) enum attempt_state name;
-#define ROW_DECLARE_PHASE(name)         enum phase name;
-#define ROW_DECLARE_CKPT_STATE(name)    enum ckpt_state name;
-#define ROW_DECLARE_CATEGORY(name)      enum category name;
-#define ROW_DECLARE(kind, name)         ROW_DECLARE_##kind(name)
+#define ROW_DECLARE_ID(name)                uint64_t name;
+#define ROW_DECLARE_REF(name)               uint64_t name;
+#define ROW_DECLARE_INT(name)               int64_t name;
+#define ROW_DECLARE_OPT(name)               int64_t name;
+#define ROW_DECLARE_FLAG(name)              bool name;
+#define ROW_DECLARE_REAL(name)              double name;
+#define ROW_DECLARE_TEXT(name)              char *name;
+#define ROW_DECLARE_HASH(name)              uint8_t name[ROW_HASH_BYTES];
+#define ROW_DECLARE_NODE_STATE(name)        enum node_state name;
+#define ROW_DECLARE_JOB_STATE(name)         enum job_state name;
+#define ROW_DECLARE_ATTEMPT_STATE(name)     enum attempt_state name;
+#define ROW_DECLARE_PHASE(name)             enum phase name;
+#define ROW_DECLARE_CKPT_STATE(name)        enum ckpt_state name;
+#define ROW_DECLARE_CATEGORY(name)          enum category name;
+#define ROW_DECLARE_PLACEMENT(name)         enum placement name;
+#define ROW_DECLARE_RESERVATION_KIND(name)  enum reservation_kind name;
+#define ROW_DECLARE_RESERVATION_STATE(name) enum reservation_state name;
+#define ROW_DECLARE(kind, name)             ROW_DECLARE_##kind(name)
 
 /* clang-format off */
 #define PRICE_COLUMNS(X) \
     X(ID, id) X(TEXT, model) X(INT, effective_ms) X(INT, micro_usd_per_gpu_hour)
 #define NODE_COLUMNS(X) \
     X(ID, id) X(TEXT, name) X(NODE_STATE, state) X(TEXT, reason) X(TEXT, by_user) X(INT, since_ms) X(TEXT, addr) \
-    X(TEXT, version) X(TEXT, boot_id) X(INT, first_seen_ms) X(INT, last_seen_ms)
+    X(TEXT, version) X(TEXT, boot_id) X(INT, first_seen_ms) X(INT, last_seen_ms) X(TEXT, zone) X(TEXT, rack) \
+    X(TEXT, leaf) X(REF, spare_job)
 #define GPU_COLUMNS(X) \
     X(ID, id) X(ID, node_id) X(INT, idx) X(TEXT, uuid) X(TEXT, model) X(INT, memory_bytes) X(TEXT, health) \
     X(FLAG, present) X(INT, first_seen_ms) X(CATEGORY, category) X(REF, job_id) X(REF, epoch) X(INT, since_ms) \
@@ -88,12 +104,16 @@ extern const char *const category_names[];
     X(OPT, started_ms) X(OPT, ended_ms) X(INT, ran_ms) X(INT, not_before_ms) X(INT, epoch) X(INT, restarts) \
     X(INT, fruitless) X(TEXT, stop_cause) X(OPT, exit_code) X(OPT, exit_signal) X(TEXT, exit_class) X(INT, step) \
     X(INT, steps) X(INT, tokens) X(REAL, loss) X(REAL, mtp_loss) X(REAL, grad_norm) X(REAL, tokens_per_s) \
-    X(REAL, valid_loss) X(INT, step_at_ms) X(REF, ckpt_id)
+    X(REAL, valid_loss) X(INT, step_at_ms) X(REF, ckpt_id) X(INT, nodes_min) X(INT, nodes_max) X(REF, array_id) \
+    X(OPT, array_index) X(INT, array_size) X(INT, array_limit) X(TEXT, dependencies) X(OPT, deadline_ms) \
+    X(FLAG, preemptible) X(INT, min_runtime_ms) X(INT, spares) X(PLACEMENT, placement) X(INT, expert_ranks) \
+    X(OPT, eligible_ms) X(INT, preempted) X(INT, preempts) X(INT, save_ms) X(FLAG, restart_first)
 #define ATTEMPT_COLUMNS(X) \
     X(ID, job_id) X(ID, epoch) X(ATTEMPT_STATE, state) X(INT, term) X(INT, started_ms) X(OPT, first_step_ms) \
     X(OPT, failing_ms) X(OPT, ended_ms) X(TEXT, cause) X(OPT, first_step) X(OPT, last_step) X(OPT, lost_steps) \
     X(OPT, detect_ms) X(OPT, restart_ms) X(REF, resume_ckpt_id) X(OPT, resume_step) X(INT, master_port) \
-    X(INT, stall_kept_ms) X(INT, wait_kept_ms) X(INT, stall_open_ms) X(INT, wait_open_ms)
+    X(INT, stall_kept_ms) X(INT, wait_kept_ms) X(INT, stall_open_ms) X(INT, wait_open_ms) X(INT, nodes) \
+    X(OPT, stop_ms) X(OPT, stop_acked_ms) X(OPT, saved_ms) X(INT, stop_grace_ms) X(INT, crossings)
 #define ATTEMPT_NODE_COLUMNS(X) \
     X(ID, job_id) X(ID, epoch) X(INT, node_rank) X(ID, node_id) X(PHASE, phase) X(TEXT, error)
 #define ALLOCATION_COLUMNS(X) \
@@ -114,6 +134,20 @@ extern const char *const category_names[];
     X(REAL, lr) X(REAL, tokens_per_s) X(REAL, balance_maxvio) X(REAL, valid_loss) X(OPT, step_ms)
 #define EVENT_COLUMNS(X) \
     X(ID, seq) X(INT, at_ms) X(TEXT, kind) X(REF, job_id) X(REF, epoch) X(REF, node_id) X(TEXT, text)
+#define QUEUE_COLUMNS(X) \
+    X(TEXT, name) X(INT, priority) X(INT, weight_milli) X(OPT, nodes_max) X(OPT, jobs_max) X(OPT, user_nodes_max) \
+    X(OPT, user_jobs_max) X(OPT, waiting_max) X(OPT, priority_max) X(OPT, time_limit_ms) X(FLAG, preempts) \
+    X(FLAG, preemptible) X(FLAG, accepts) X(FLAG, starts) X(TEXT, by_user) X(INT, changed_ms)
+#define ACCOUNT_COLUMNS(X) \
+    X(TEXT, name) X(INT, shares) X(OPT, nodes_max) X(FLAG, accepts) X(TEXT, by_user) X(INT, changed_ms)
+#define QUOTA_COLUMNS(X) \
+    X(ID, id) X(TEXT, user) X(TEXT, account) X(TEXT, class) X(INT, nodes) X(OPT, expires_ms) X(TEXT, reason) \
+    X(TEXT, by_user) X(INT, set_ms)
+#define FAIR_USAGE_COLUMNS(X) \
+    X(TEXT, account) X(TEXT, user) X(REAL, gpu_ms) X(INT, at_ms)
+#define RESERVATION_COLUMNS(X) \
+    X(ID, id) X(RESERVATION_KIND, kind) X(RESERVATION_STATE, state) X(TEXT, nodes) X(INT, start_ms) X(INT, end_ms) \
+    X(TEXT, user) X(TEXT, account) X(TEXT, reason) X(TEXT, by_user) X(INT, created_ms) X(OPT, ended_ms)
 
 /* In the order in which foreign keys allow a batch to be written: T(NAME, table and struct, key columns, use). */
 #define ROW_TABLES(T) \
@@ -129,7 +163,12 @@ extern const char *const category_names[];
     T(CKPT_SHARD, ckpt_shard, 2, ROW_KEPT) \
     T(LEDGER, ledger, 1, ROW_APPENDED) \
     T(METRIC, metric, 2, ROW_PASSED) \
-    T(EVENT, event, 1, ROW_APPENDED)
+    T(EVENT, event, 1, ROW_APPENDED) \
+    T(QUEUE, queue, 1, ROW_KEPT) \
+    T(ACCOUNT, account, 1, ROW_KEPT) \
+    T(QUOTA, quota, 1, ROW_KEPT) \
+    T(FAIR_USAGE, fair_usage, 2, ROW_KEPT) \
+    T(RESERVATION, reservation, 1, ROW_KEPT)
 /* clang-format on */
 
 #define ROW_TABLE_ID(NAME, name, keys, use) TABLE_##NAME,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/core/node.h"
+#include "daemon/core/topology.h"
 #include "lib/mem.h"
 
 void plan_fini(struct plan *plan)
@@ -87,7 +88,51 @@ bool sched_place(const struct core *core, struct job *job, struct plan *plan)
     return count >= wanted;
 }
 
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_per_node,
+                        enum placement placement, uint32_t *large_enough)
+{
+    const char **places = mem_alloc_array(core->node_count, sizeof *places);
+    uint32_t count = 0, run = 0, longest = 0;
+    for (size_t i = 0; i < core->node_count; i++) {
+        if (node_capacity(core->nodes[i]) >= gpus_per_node) {
+            places[count++] = topology_place(core->nodes[i], placement);
+        }
+    }
+    qsort(places, count, sizeof *places, compare_texts);
+    for (uint32_t i = 0; i < count; i++) {
+        run = i > 0 && strcmp(places[i - 1], places[i]) == 0 ? run + 1 : 1;
+        longest = run > longest ? run : longest;
+    }
+    free(places);
+    *large_enough = longest;
+    return core->node_count == 0 || longest >= nodes;
+}
+
+void sched_job_came(struct core *core, struct job *job)
+{
+    (void)job;
+    core->sched_due = true;
+}
+
+void sched_job_left(struct core *core, struct job *job)
+{
+    (void)job;
+    core->sched_due = true;
+}
+
 bool sched_next(const struct core *core, struct plan *plan)
 {
-    return core->queue_count > 0 && sched_place(core, core->queue[0], plan);
+    struct job *first = NULL;
+    for (size_t i = 0; i < core->queue_count; i++) {
+        struct job *job = core->queue[i];
+        bool before = first == NULL || job->row.priority > first->row.priority ||
+                      (job->row.priority == first->row.priority && job->row.id < first->row.id);
+        first = before ? job : first;
+    }
+    return first != NULL && sched_place(core, first, plan);
 }

@@ -22,6 +22,15 @@ bool sched_place(const struct core *core, struct job *job, struct plan *plan);
 /* The next start, false when there is none. */
 bool sched_next(const struct core *core, struct plan *plan);
 
+/* Whether the nodes ever registered could hold such a gang, if they were all up and empty. Before
+ * the first one, anything may come. large_enough: nodes with so many accelerators, of the largest
+ * place when it has to be one. */
+bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_per_node,
+                        enum placement placement, uint32_t *large_enough);
+/* A job has come into the queue, or left it. */
+void sched_job_came(struct core *core, struct job *job);
+void sched_job_left(struct core *core, struct job *job);
+
 /* Room on one node for the ranks of such a job. */
 bool sched_node_has_room(const struct node *node, int64_t gpus_per_node);
 

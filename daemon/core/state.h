@@ -22,6 +22,71 @@ struct attempt;
 struct price {
     struct price_row row;
 };
+struct queue {
+    struct queue_row row;
+    uint32_t jobs, nodes; /* of running ones */
+    uint32_t waiting;     /* jobs that are neither running nor stopping */
+};
+struct account {
+    struct account_row row;
+    uint32_t nodes; /* of running jobs */
+};
+/* A user's part of an account: what it used, and what it is using. */
+struct member {
+    struct fair_usage_row row;
+    struct account *account; /* borrowed */
+    int64_t rate_milli;      /* accelerators in use x the weight of their queue */
+};
+/* A user's part of a queue. */
+struct lane {
+    struct queue *queue; /* borrowed */
+    char *user;          /* owned */
+    uint32_t jobs, nodes;
+};
+struct quota {
+    struct quota_row row;
+};
+struct reservation {
+    struct reservation_row row;
+    struct node **members; /* owned; those of its nodes that have registered, by id */
+    size_t member_count, member_capacity;
+};
+/* An array of jobs, while one of them is live. */
+struct array {
+    uint64_t id;
+    uint32_t size;
+    uint32_t live, running, unstarted; /* unstarted: live and without an attempt so far */
+    uint32_t bad;                      /* ended, and not completed */
+    struct job **dependents;           /* as of a job */
+    size_t dependent_count, dependent_capacity;
+};
+/* How a job that has left memory ended. */
+enum job_outcome { OUTCOME_NONE, OUTCOME_COMPLETED, OUTCOME_FAILED, OUTCOME_CANCELLED };
+struct outcomes {
+    uint32_t *items; /* owned; by job id: the outcome in two bits, above them the size of the array
+                        that the job was first of */
+    size_t capacity;
+};
+/* Why a waiting job was not started by the last pass that looked at it. Not stored. */
+enum wait_code {
+    WAIT_NONE, /* not looked at yet */
+    WAIT_QUEUE_STOPPED,
+    WAIT_QUEUE_LIMIT,
+    WAIT_USER_LIMIT,
+    WAIT_ACCOUNT_LIMIT,
+    WAIT_QUOTA,
+    WAIT_ARRAY,
+    WAIT_RESOURCES, /* it has a reservation, or nothing to wait for */
+    WAIT_PREEMPTION,
+    WAIT_PRIORITY, /* others go first */
+};
+struct wait {
+    enum wait_code code;
+    uint64_t who;        /* quota, or the job that goes first */
+    int64_t start_ms;    /* planned start; INT64_MAX: not planned */
+    struct node **nodes; /* owned; planned, of a job with a reservation */
+    uint32_t node_count;
+};
 struct gpu {
     struct gpu_row row;
     struct node *node;             /* borrowed */
@@ -38,6 +103,7 @@ struct node {
     size_t gpu_count, gpu_capacity;
     struct attempt_node *first; /* live parts of attempts, oldest first */
     uint32_t hosted;            /* live ranks without an accelerator */
+    uint32_t present, free;     /* accelerators that are there; healthy ones nobody has */
     /* not stored */
     session_id session;         /* 0: not connected */
     int64_t lease_ms;           /* until when it is trusted without another sign of life */
@@ -45,6 +111,7 @@ struct node {
     bool watched;               /* a timer is set for the lease */
     struct leftover *leftovers; /* owned */
     size_t leftover_count, leftover_capacity;
+    uint32_t maint; /* active maintenance windows over it */
 };
 struct allocation {
     struct allocation_row row;
@@ -61,6 +128,7 @@ struct attempt_node {
     struct node *node;                /* borrowed */
     struct attempt_node *prev, *next; /* in node's list while live: neither ENDED nor LOST */
     bool seen;                        /* only while a registration is gone through */
+    bool stop_acked;                  /* not stored */
     uint32_t rank_first, rank_count;
     struct allocation *allocations; /* owned by the attempt; gpu_count items */
     uint32_t gpu_count;
@@ -92,7 +160,20 @@ struct job {
     struct attempt *attempt; /* owned; the newest, or NULL */
     struct ckpt **ckpts; /* borrowed; those in memory, in the order of training: (epoch, step) */
     size_t ckpt_count, ckpt_capacity;
-    bool queued; /* in core->queue */
+    bool queued;              /* in core->queue */
+    size_t queue_at;          /* its place there */
+    size_t running_at;        /* its place in core->running, while its attempt is live */
+    struct queue *queue;      /* borrowed */
+    struct member *member;    /* borrowed */
+    struct lane *lane;        /* borrowed */
+    struct array *array;      /* borrowed; or NULL */
+    bool counted;             /* as running, in all of these */
+    struct dependency *needs; /* owned; what is not met yet */
+    size_t need_count;
+    struct job **dependents; /* borrowed; live jobs that need this one; may hold some that do not
+                                any more */
+    size_t dependent_count, dependent_capacity;
+    struct wait wait;
 };
 
 struct change_list {
@@ -125,9 +206,28 @@ struct core {
     struct ckpt *ckpt_first, *ckpt_last; /* owned */
     struct map ckpts;
     uint64_t next_ckpt;
-    struct job **queue; /* borrowed; PENDING and not in back-off: priority descending, then id */
+    struct job **queue; /* borrowed; PENDING and free to start, in no order */
     size_t queue_count, queue_capacity;
-    bool sched_due; /* something changed that may let a job start */
+    struct job **running; /* borrowed; with a live attempt, in no order */
+    size_t running_count, running_capacity;
+    struct queue **queues; /* owned; by name */
+    size_t queue_kinds, queues_capacity;
+    struct account **accounts; /* owned; by name */
+    size_t account_count, accounts_capacity;
+    struct member **members; /* owned; by account, user */
+    size_t member_count, members_capacity;
+    struct lane **lanes; /* owned; by queue, user */
+    size_t lane_count, lanes_capacity;
+    struct quota **quotas; /* owned; by id, dense */
+    size_t quota_count, quotas_capacity;
+    struct reservation **reservations; /* owned; by id, dense */
+    size_t reservation_count, reservations_capacity;
+    struct map arrays; /* -> array, owned by it */
+    struct outcomes outcomes;
+    struct map places; /* hash of a node's name -> policy_place, owned */
+    bool places_known;
+    struct map node_names; /* hash of the name -> node; of two with one hash the first */
+    bool sched_due;        /* something changed that may let a job start */
     struct keys keys;
     struct map sessions; /* -> node */
     struct timers timers;
@@ -154,6 +254,8 @@ void core_discard(struct core *core, void (*destroy)(void *object), void *object
 struct job *core_job(const struct core *core, uint64_t id);
 struct node *core_node(const struct core *core, uint64_t id);
 struct node *core_node_by_name(const struct core *core, const char *name);
+/* A node with a name is in core->nodes: makes it findable. */
+void core_node_index(struct core *core, struct node *node);
 struct node *core_node_of_session(const struct core *core, session_id session);
 struct gpu *core_gpu(const struct core *core, uint64_t id);
 struct ckpt *core_ckpt(const struct core *core, uint64_t id);
@@ -161,6 +263,8 @@ struct ckpt *core_ckpt(const struct core *core, uint64_t id);
 /* Answers the input's token, if it has one. */
 void core_reply(struct core *core, const struct input *in, int code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* Success, with the id of what was made. */
+void core_reply_id(struct core *core, const struct input *in, uint64_t id);
 /* Appends to the event table; 0 where there is no job, epoch or node. */
 void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoch, uint64_t node,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));

@@ -6,4 +6,10 @@
 
 void job_submit(struct core *core, const struct input *in);
 
+/* A job of this request with the rows' defaults, in no list. */
+struct job *job_from_spec(struct core *core, const struct input_submit *submit, uint64_t id,
+                          int64_t limit_ms);
+/* Whether it may be submitted; false after a refusal. limit_ms: the time limit it gets. */
+bool job_check_submit(struct core *core, const struct input *in, int64_t *limit_ms);
+
 #endif

@@ -8,7 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum timer_kind { TIMER_PRICE, TIMER_NODE, TIMER_JOB, TIMER_CKPT };
+enum timer_kind {
+    TIMER_PRICE,
+    TIMER_NODE,
+    TIMER_JOB,
+    TIMER_CKPT,
+    TIMER_QUOTA,
+    TIMER_RESERVATION,
+    TIMER_SCHED,
+};
 
 struct timer {
     int64_t at_ms;

@@ -38,6 +38,114 @@ static void test_defaults(void **state)
     }
 }
 
+/* The scheduler's section: every key, lists and their entries; owned memory goes with the config.
+ */
+static void test_scheduler(void **state)
+{
+    (void)state;
+    struct config c;
+    struct err err = {0};
+    const char *yaml =
+        "scheduler:\n"
+        "  weights: {age: 1, fair_share: 2, size: 3, restart: 4}\n"
+        "  age_full: 1d\n"
+        "  half_life: 2d\n"
+        "  backfill: {reservations: 5, depth: 6, horizon: 7d, shortest_first: false}\n"
+        "  assumed_runtime: 8h\n"
+        "  preemption: {enabled: false, priority_gap: 9, min_runtime: 0s, save_first: 10s,\n"
+        "               save_max: 11s, per_job: 12}\n"
+        "  spares: 13\n"
+        "  classes: {high: 10, low: -10}\n"
+        "  places: [{nodes: 'gpu[01-02]', zone: a, rack: r, leaf: l}, {nodes: gpu03}]\n"
+        "  queues:\n"
+        "    - {name: fast, priority: 14, weight: 1.5, nodes_max: 15, jobs_max: 16,\n"
+        "       user_nodes_max: 17, user_jobs_max: 18, waiting_max: 19, priority_max: 20,\n"
+        "       time_limit: 21s, preempts: true, preemptible: false, accepts: false,\n"
+        "       starts: false}\n"
+        "    - {name: plain}\n"
+        "  accounts: [{name: red, shares: 22, nodes_max: 23, accepts: false}, {name: blue}]\n"
+        "  accounts_closed: true\n";
+    if (parse(&c, yaml, NULL, &err) != 0) {
+        fail_msg("%s", err.text);
+    }
+    const struct policy *p = &c.core.policy;
+    assert_int_equal(p->priority.age, 1);
+    assert_int_equal(p->priority.fair_share, 2);
+    assert_int_equal(p->priority.size, 3);
+    assert_int_equal(p->priority.restart, 4);
+    assert_int_equal(p->priority.age_full_ms, 86400000);
+    assert_int_equal(p->priority.half_life_ms, 2 * 86400000);
+    assert_int_equal(p->backfill.reservations, 5);
+    assert_int_equal(p->backfill.depth, 6);
+    assert_int_equal(p->backfill.horizon_ms, 7 * 86400000);
+    assert_false(p->backfill.shortest_first);
+    assert_int_equal(p->assumed_runtime_ms, 8 * 3600000);
+    assert_false(p->preemption.enabled);
+    assert_int_equal(p->preemption.priority_gap, 9);
+    assert_int_equal(p->preemption.min_runtime_ms, 0);
+    assert_int_equal(p->preemption.save_first_ms, 10000);
+    assert_int_equal(p->preemption.save_max_ms, 11000);
+    assert_int_equal(p->preemption.per_job, 12);
+    assert_int_equal(p->spares, 13);
+    assert_int_equal(p->class_count, 2);
+    assert_string_equal(p->classes[0].name, "low");
+    assert_string_equal(policy_class_of(p, 11)->name, "high");
+    assert_null(policy_class_of(p, -11));
+    assert_int_equal(p->place_count, 2);
+    assert_string_equal(p->places[0].leaf, "l");
+    assert_null(p->places[1].leaf);
+    assert_int_equal(p->queue_count, 2);
+    const struct queue_row *q = &p->queues[0];
+    assert_int_equal(q->priority, 14);
+    assert_int_equal(q->weight_milli, 1500);
+    assert_int_equal(q->nodes_max, 15);
+    assert_int_equal(q->jobs_max, 16);
+    assert_int_equal(q->user_nodes_max, 17);
+    assert_int_equal(q->user_jobs_max, 18);
+    assert_int_equal(q->waiting_max, 19);
+    assert_int_equal(q->priority_max, 20);
+    assert_int_equal(q->time_limit_ms, 21000);
+    assert_true(q->preempts && !q->preemptible && !q->accepts && !q->starts);
+    assert_true(p->queues[1].preemptible && p->queues[1].accepts && p->queues[1].starts);
+    assert_true(p->queues[1].nodes_max == ROW_NONE);
+    assert_int_equal(p->account_count, 2);
+    assert_int_equal(p->accounts[0].shares, 22);
+    assert_int_equal(p->accounts[0].nodes_max, 23);
+    assert_int_equal(p->accounts[1].shares, 1);
+    assert_true(p->accounts_closed);
+    config_fini(&c);
+}
+
+/* What is wrong in the section is refused with its line. */
+static void test_scheduler_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *yaml, *message;
+    } bad[] = {
+        {"scheduler:\n  weight: {}", "dsd.yaml:2:3: key 'scheduler.weight': unknown"},
+        {"scheduler:\n  half_life: 0s", "dsd.yaml:2:14: key 'scheduler.half_life': 0s is out"},
+        {"scheduler:\n  queues: {name: x}", "dsd.yaml:2:11: key 'scheduler.queues': a list"},
+        {"scheduler:\n  queues:\n    - {name: a}\n    - {name: a}",
+         "dsd.yaml:4:14: key 'scheduler.queues[1].name': a is there twice"},
+        {"scheduler:\n  queues:\n    - {name: a, nodes_max: -1}",
+         "dsd.yaml:3:28: key 'scheduler.queues[0].nodes_max': -1 is out"},
+        {"scheduler:\n  places: [{nodes: 'g[3-1]'}]",
+         "dsd.yaml:2:20: key 'scheduler.places[0].nodes'"},
+        {"scheduler:\n  classes: {high: x}", "dsd.yaml:2:19: key 'scheduler.classes.high'"},
+        {"scheduler:\n  preemption: {save_first: 2m, save_max: 1m}",
+         "dsd.yaml: scheduler.preemption.save_max is less than save_first"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct config c;
+        struct err err = {0};
+        assert_int_equal(parse(&c, bad[i].yaml, NULL, &err), ERR_CONFIG);
+        if (strncmp(err.text, bad[i].message, strlen(bad[i].message)) != 0) {
+            fail_msg("%s", err.text);
+        }
+    }
+}
+
 /* Every key lands where it belongs; relative paths are relative to the file's folder. */
 static void test_every_key(void **state)
 {
@@ -152,8 +260,9 @@ static void test_missing_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_every_key),
-        cmocka_unit_test(test_flags_win),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_defaults),          cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_scheduler_refused), cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_flags_win),         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

@@ -6,10 +6,13 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "daemon/core/job_wait.h"
 #include "daemon/core/pump.h"
 #include "daemon/prices.h"
 #include "daemon/store.h"
 #include "lib/file.h"
+
+#include "tests/unit/daemon/data/schema_1.sql.h"
 
 static char dir[64];
 static struct err err;
@@ -159,6 +162,76 @@ static void test_schema(void **state)
     sqlite3_close(db);
 }
 
+/* Every column of every table, with type, default and constraints, as SQLite describes them. */
+static void describe(struct buf *out)
+{
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(in_dir("ds.db"), &db), SQLITE_OK);
+    sqlite3_stmt *stmt = NULL;
+    const char *sql = "SELECT t.name, c.name, c.type, c.\"notnull\", c.dflt_value, c.pk FROM"
+                      " pragma_table_list t JOIN pragma_table_info(t.name) c WHERE t.schema='main'"
+                      " ORDER BY t.name, c.cid";
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
+    while (sqlite3_step(stmt) == SQLITE_ROW) {
+        for (int i = 0; i < 6; i++) {
+            const char *text = (const char *)sqlite3_column_text(stmt, i);
+            buf_printf(out, "%s ", text != NULL ? text : "-");
+        }
+        buf_append_str(out, "\n");
+    }
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+}
+
+/* A database of the first version, with jobs that wait, run and ended, is brought up to date when
+ * it is opened: the tables are as in a new one, the jobs go on. */
+static void test_upgrade(void **state)
+{
+    (void)state;
+    struct buf fresh = {0}, upgraded = {0};
+    struct store *store = NULL;
+    ok(store_open(&store, dir, &err));
+    store_close(store);
+    describe(&fresh);
+    assert_int_equal(unlink(in_dir("ds.db")), 0);
+    tamper("PRAGMA application_id=1146307377; PRAGMA user_version=1;");
+    tamper(schema_1_sql);
+    tamper("INSERT INTO meta VALUES('term',4); INSERT INTO meta VALUES('clock_ms',2000000);"
+           "INSERT INTO price VALUES(1,'*',0,0);"
+           "INSERT INTO node VALUES(1,'n1','UP',NULL,NULL,0,'a','1','b',0,0);"
+           "INSERT INTO node VALUES(2,'n2','UP',NULL,NULL,0,'a','1','b',0,0);"
+           "INSERT INTO job(id,request_hash,name,user,account,queue,stage,priority,nodes_requested,"
+           "gpus_per_node,has_train,restart_max,time_limit_ms,ckpt_keep,spec,workdir,state,"
+           "submitted_ms,"
+           "epoch) VALUES"
+           "(1,'h','done','u','a','default','eval',0,1,0,0,3,0,3,'{}','/','COMPLETED',1000,1),"
+           "(2,'h','runs','u','a','default','eval',0,2,0,0,3,0,3,'{}','/','RUNNING',1000,1),"
+           "(3,'h','waits','u','a','elsewhere','eval',7,3,0,0,3,0,3,'{}','/','PENDING',1500,0);"
+           "INSERT INTO attempt(job_id,epoch,state,term,started_ms,master_port) "
+           "VALUES(1,1,'ENDED',4,1000,20000),(2,1,'RUNNING',4,1000,20001);"
+           "INSERT INTO attempt_node VALUES(2,1,0,1,'STARTED',NULL),(2,1,1,2,'STARTED',NULL);");
+    ok(store_open(&store, dir, &err));
+    struct core *core = new_core();
+    ok(store_load(store, core, T0, &err));
+    assert_null(core_check(core));
+    assert_int_equal(core->running_count, 1);
+    assert_int_equal(core_job(core, 2)->attempt->node_count, 2);
+    assert_int_equal(core_job(core, 2)->row.nodes_max, 2);
+    assert_int_equal(core_job(core, 3)->row.nodes_min, 3);
+    assert_int_equal(core_job(core, 3)->row.eligible_ms, 1500);
+    assert_true(core_job(core, 3)->queued);
+    assert_int_equal(job_outcome(core, 1), OUTCOME_COMPLETED);
+    assert_true(core_digest(core) == digest_of_tables(store));
+    core_destroy(core);
+    store_close(store);
+    describe(&upgraded);
+    assert_string_equal(buf_cstr(&fresh), buf_cstr(&upgraded));
+    buf_fini(&fresh);
+    buf_fini(&upgraded);
+    ok(store_open(&store, dir, &err)); /* and once more, with nothing to do */
+    store_close(store);
+}
+
 /* A second coordinator on the same folder is refused with one clear line; when the first is gone it
  * may come. */
 static void test_lock(void **state)
@@ -271,7 +344,7 @@ static void test_append_only(void **state)
     ok(store_open(&store, dir, &err));
     store_close(store);
     tamper("INSERT INTO price VALUES(1,'*',0,0); INSERT INTO node "
-           "VALUES(1,'n','UP',NULL,NULL,0,'a','1','b',0,0);"
+           "VALUES(1,'n','UP',NULL,NULL,0,'a','1','b',0,0,NULL,NULL,NULL,NULL);"
            "INSERT INTO gpu VALUES(1,1,0,'u','cpu',0,'ok',1,0,'idle',NULL,NULL,0,1);"
            "INSERT INTO ledger VALUES(1,1,'idle',NULL,NULL,0,5,1,0,zeroblob(32))");
     static const char *const attempts[] = {
@@ -367,6 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_schema, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_upgrade, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lock, setup, teardown),
         cmocka_unit_test_setup_teardown(test_foreign, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),

@@ -212,11 +212,15 @@ static void test_refused(void **state)
         {"nodes", "nodez: 2",
          "job.yaml:6:1: key 'nodez': unknown, did you mean 'nodes'? (allowed: name, account, "
          "stage, queue, priority, "
-         "nodes, gpus_per_node, train, command, env, checkpoint, restart, time_limit)"},
+         "nodes, gpus_per_node, train, command, env, checkpoint, restart, time_limit, "
+         "array, dependencies, not_before, deadline, preemptible, min_runtime, spares, hold, "
+         "placement)"},
         {"none", "steps: 5",
          "job.yaml:21:1: key 'steps': unknown, did you mean 'train.steps'? (allowed: name, "
          "account, stage, queue, "
-         "priority, nodes, gpus_per_node, train, command, env, checkpoint, restart, time_limit)"},
+         "priority, nodes, gpus_per_node, train, command, env, checkpoint, restart, time_limit, "
+         "array, dependencies, not_before, deadline, preemptible, min_runtime, spares, hold, "
+         "placement)"},
         {"nodes", "nodes: 0", "job.yaml:6:8: key 'nodes': 0 is out of range (allowed: 1 to 65536)"},
         {"nodes", "nodes: [2]",
          "job.yaml:6:8: key 'nodes': a list is not a whole number (allowed: 1 to 65536)"},

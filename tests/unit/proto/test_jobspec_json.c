@@ -116,6 +116,44 @@ static void random_train(struct jobspec *s)
     t->valid_batches = 1 + (uint32_t)random_below(1000);
 }
 
+static struct jobspec_time random_time(uint64_t offset)
+{
+    struct jobspec_time none = {0};
+    switch (random_below(3)) {
+    case 0:
+        return (struct jobspec_time){.at_ms =
+                                         (int64_t)(offset + 1 + random_below(200000000)) * 1000};
+    case 1:
+        return (struct jobspec_time){.in_ms = offset + 1 + random_below(1000000000)};
+    default:
+        return none;
+    }
+}
+
+static void random_when(struct jobspec *s)
+{
+    s->min_runtime_ms = random_one_in(2) ? UINT64_MAX : random_below(1000000);
+    s->not_before = random_time(0);
+    s->deadline = random_time(1000000000);
+    s->preemptible = (enum by_policy)random_below(3);
+    s->hold = random_one_in(2);
+    s->singleton = random_one_in(2);
+    s->placement = (enum placement)random_below(4);
+    s->array_count = random_below(20);
+    s->array = mem_alloc_array(s->array_count, sizeof *s->array);
+    uint32_t index = (uint32_t)random_below(4);
+    for (size_t i = 0; i < s->array_count; i++) {
+        s->array[i] = index;
+        index += 1 + (random_one_in(4) ? (uint32_t)random_below(5) : 0);
+    }
+    s->array_limit = s->array_count > 0 ? (uint32_t)random_below(5) : 0;
+    s->dependency_count = random_below(9);
+    s->dependencies = mem_alloc_array(s->dependency_count, sizeof *s->dependencies);
+    for (size_t i = 0; i < s->dependency_count; i++) {
+        s->dependencies[i] = (struct dependency){(enum dependency_kind)random_below(4), 1 + 3 * i};
+    }
+}
+
 static void random_spec(struct jobspec *s)
 {
     static const char *const stages[] = {"pretrain", "context-extension", "post-training", "eval",
@@ -153,6 +191,7 @@ static void random_spec(struct jobspec *s)
                                                       : random_text(random_one_in(20) ? 3000 : 12);
         }
     }
+    random_when(s);
     s->env_count = random_below(4);
     s->env = mem_alloc_array(s->env_count, sizeof(char *));
     for (size_t i = 0; i < s->env_count; i++) {
@@ -200,6 +239,26 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_int_equal(a->checkpoint.keep, b->checkpoint.keep);
     assert_int_equal(a->restart_max, b->restart_max);
     assert_int_equal(a->time_limit_ms, b->time_limit_ms);
+    assert_int_equal(a->array_count, b->array_count);
+    for (size_t i = 0; i < a->array_count; i++) {
+        assert_int_equal(a->array[i], b->array[i]);
+    }
+    assert_int_equal(a->array_limit, b->array_limit);
+    assert_int_equal(a->dependency_count, b->dependency_count);
+    for (size_t i = 0; i < a->dependency_count; i++) {
+        assert_int_equal(a->dependencies[i].kind, b->dependencies[i].kind);
+        assert_int_equal(a->dependencies[i].job, b->dependencies[i].job);
+    }
+    assert_int_equal(a->singleton, b->singleton);
+    assert_int_equal(a->not_before.at_ms, b->not_before.at_ms);
+    assert_int_equal(a->not_before.in_ms, b->not_before.in_ms);
+    assert_int_equal(a->deadline.at_ms, b->deadline.at_ms);
+    assert_int_equal(a->deadline.in_ms, b->deadline.in_ms);
+    assert_int_equal(a->preemptible, b->preemptible);
+    assert_int_equal(a->min_runtime_ms, b->min_runtime_ms);
+    assert_int_equal(a->spares, b->spares);
+    assert_int_equal(a->hold, b->hold);
+    assert_int_equal(a->placement, b->placement);
     assert_int_equal(a->train.sequence_length, b->train.sequence_length);
     assert_int_equal(a->train.global_batch, b->train.global_batch);
     assert_int_equal(a->train.micro_batch, b->train.micro_batch);
