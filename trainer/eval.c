@@ -2,8 +2,8 @@
  * overlap but for one token, so that each token but the first is a target once. What is left at the
  * end and does not fill a window is not scored.
  *
- * Bits per byte: all nats of the targets, in bits, over the bytes of text among them. With the byte
- * tokenizer a token is a byte; an end of document has a loss like any token but is no byte. */
+ * Bits per byte: all nats of the targets, in bits, over the bytes of text that they are. An end of
+ * document has a loss like any token but no bytes. */
 #include "trainer/eval.h"
 
 #include <inttypes.h>
@@ -13,9 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/buf.h"
 #include "lib/mem.h"
 #include "trainer/data.h"
 #include "trainer/model_open.h"
+#include "trainer/model_text.h"
 #include "trainer/sampler.h"
 #include "trainer/tokenizer_bytes.h"
 
@@ -27,8 +29,8 @@ struct eval {
     uint32_t length;
     uint64_t windows, used;
     struct model_losses sums;
+    struct model_text text;
     uint64_t bytes; /* of text, among the targets */
-    bool is_bytes;  /* the tokenizer is the byte-level one, as far as the checkpoint tells */
 };
 
 static enum precision precision_of(const struct ckpt_facts *f)
@@ -61,9 +63,33 @@ static int open_all(struct eval *e, const struct eval_options *o, struct err *er
                        o->data, e->data.tokens, e->length + 1);
     }
     e->used = o->batches > 0 && o->batches < e->windows ? o->batches : e->windows;
-    e->is_bytes = model_open_check_bytes(&e->m, o->ckpt, NULL) == 0;
+    TRY(model_text_open(&e->text, &e->m, o->ckpt, o->tokenizer, err));
     return model_open_weights(&e->m, o->ckpt, op_cpu(model_open_threads()),
                               precision_of(&e->m.facts), e->length, err);
+}
+
+/* A window may begin and end within a character: what it has of it decodes to U+FFFD each byte, or
+ * all that is there at the end. */
+static uint64_t text_bytes(const struct eval *e, const int32_t *targets)
+{
+    static const char replacement[] = "\xef\xbf\xbd";
+    struct buf text = {0};
+    uint64_t bytes = 0;
+    size_t at = 0;
+    if (e->text.is_bytes) {
+        for (uint32_t t = 0; t < e->length; t++) {
+            bytes += targets[t] < TOKENIZER_BYTES_EOD;
+        }
+        return bytes;
+    }
+    tokenizer_decode(e->text.tokenizer, (const uint32_t *)targets, e->length, true, &text);
+    for (; at + 3 <= text.len && memcmp(text.data + at, replacement, 3) == 0; at += 3) {
+        bytes++;
+    }
+    bytes += text.len - at;
+    bytes -= text.len > at + 3 && memcmp(text.data + text.len - 3, replacement, 3) == 0 ? 2 : 0;
+    buf_fini(&text);
+    return bytes;
 }
 
 static int score(struct eval *e, int32_t *tokens, struct err *err)
@@ -73,10 +99,7 @@ static int score(struct eval *e, int32_t *tokens, struct err *err)
         TRY(dataset_read(&e->data, window * e->length, (size_t)e->length + 1,
                          e->m.config.vocab_size, tokens, err));
         TRY(model_eval(e->m.model, tokens, false, &e->sums, err));
-        for (uint32_t t = 1; t <= e->length; t++) {
-            e->bytes += tokens[t] < TOKENIZER_BYTES_EOD;
-            e->is_bytes = e->is_bytes && tokens[t] <= TOKENIZER_BYTES_EOD;
-        }
+        e->bytes += e->text.tokenizer != NULL ? text_bytes(e, tokens + 1) : 0;
     }
     if (!isfinite(e->sums.loss)) {
         return err_set(err, ERR_NUMERIC, "the loss is not finite: %g", e->sums.loss);
@@ -88,7 +111,7 @@ static void print(const struct eval *e, bool as_json)
 {
     double loss = e->sums.loss / (double)e->sums.tokens;
     double bits = e->bytes > 0 ? e->sums.loss / log(2) / (double)e->bytes : NAN;
-    bool has_bits = e->is_bytes && e->bytes > 0;
+    bool has_bits = e->bytes > 0;
     double ppl = exp(fmin(loss, 700));
     if (!as_json) {
         printf("loss=%.6f perplexity=%.4f ", loss, ppl);
@@ -125,6 +148,7 @@ int eval_corpus(const struct eval_options *o, struct err *err)
     }
     free(tokens);
     dataset_close(&e.data);
+    model_text_close(&e.text);
     model_open_fini(&e.m);
     return rc;
 }

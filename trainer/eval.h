@@ -9,6 +9,7 @@
 
 struct eval_options {
     const char *ckpt, *data;
+    const char *tokenizer;    /* or NULL: the checkpoint's own */
     const char *model;        /* config.json, or NULL: the checkpoint's own */
     uint64_t batches;         /* windows; 0: all */
     uint32_t sequence_length; /* 0: as in training */

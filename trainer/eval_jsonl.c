@@ -1,7 +1,8 @@
 /* As lm-evaluation-harness does it (lm_eval/api/model.py, _encode_pair, and models/huggingface.py,
- * _loglikelihood_tokens): white space at the end of the context belongs to the continuation; an
- * empty context is the token that ends documents; a text that is too long loses tokens on the left.
- * Nothing is put between context and continuation. */
+ * _loglikelihood_tokens): white space at the end of the context belongs to the continuation, whose
+ * tokens are those of both together but for as many as the context has alone; an empty context is
+ * the token that begins a text; a text that is too long loses tokens on the left. Nothing is put
+ * between context and continuation, nor around them. */
 #include "trainer/eval_jsonl.h"
 
 #include <errno.h>
@@ -12,18 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/buf.h"
 #include "lib/mem.h"
 #include "trainer/model_open.h"
-#include "trainer/tokenizer_bytes.h"
+#include "trainer/model_text.h"
 
 struct tally {
-    uint64_t choices, right, right_norm; /* multiple choice */
+    uint64_t choices, right, right_norm, right_bytes; /* multiple choice */
     uint64_t clozes, greedy;
     double cloze_log_likelihood;
     uint64_t truncated; /* texts */
 };
 struct eval {
     struct scorer scorer;
+    struct model_text text;
     struct tally tally;
     const char *path;
     uint64_t line;
@@ -90,55 +93,118 @@ static int refuse(const struct eval *e, struct err *err, const char *what)
     return err_set(err, ERR_DATA, "%s:%" PRIu64 ": %s", e->path, e->line, what);
 }
 
-static bool is_space(char c)
+/* Bytes of the white space, as Python's str.rstrip() knows it, that a text ends with; 0: none. */
+static size_t last_space(const char *text, size_t len)
 {
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
+    static const char *const wide[] = {"\xc2\x85", "\u00a0", "\u1680", "\u2000", "\u2001",
+                                       "\u2002",   "\u2003", "\u2004", "\u2005", "\u2006",
+                                       "\u2007",   "\u2008", "\u2009", "\u200a", "\u2028",
+                                       "\u2029",   "\u202f", "\u205f", "\u3000"};
+    char c = len > 0 ? text[len - 1] : 'x';
+    if (c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f)) {
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
+        size_t n = strlen(wide[i]);
+        if (len >= n && memcmp(text + len - n, wide[i], n) == 0) {
+            return n;
+        }
+    }
+    return 0;
+}
+
+static size_t without_spaces(const char *text)
+{
+    size_t len = strlen(text), n;
+    while ((n = last_space(text, len)) > 0) {
+        len -= n;
+    }
+    return len;
+}
+
+/* Tokens of both, and how many of them are the context's. */
+static int encode_pair(const struct eval *e, const char *context, const char *continuation,
+                       struct token_ids *all, size_t *first, struct err *err)
+{
+    struct buf whole = {0};
+    struct token_ids alone = {0};
+    size_t stripped = without_spaces(context);
+    if (stripped == 0 && e->text.begin < 0) {
+        return refuse(e, err, "an empty context, and no token is known that begins a text");
+    }
+    if (stripped == 0) {
+        token_ids_add(all, (uint32_t)e->text.begin);
+    }
+    buf_append_str(&whole, context);
+    buf_append_str(&whole, continuation);
+    int rc = model_text_encode(&e->text, context, stripped, false, &alone, err);
+    rc = rc == 0 ? model_text_encode(&e->text, whole.data, whole.len, false, all, err) : rc;
+    *first = stripped == 0 ? 1 : alone.count;
+    token_ids_fini(&alone);
+    buf_fini(&whole);
+    return rc;
+}
+
+static int score_ids(struct eval *e, const struct token_ids *all, size_t first, struct score *score,
+                     struct err *err)
+{
+    size_t most = e->scorer.positions + 1, cut = all->count > most ? all->count - most : 0;
+    if (first >= all->count) {
+        return refuse(e, err, "a choice or target has no tokens of its own after its context");
+    }
+    if (cut >= first) {
+        return refuse(e, err,
+                      "a choice or target is longer than the model's max_position_embeddings");
+    }
+    e->tally.truncated += cut > 0;
+    *score =
+        scorer_score(&e->scorer, (const int32_t *)all->ids + cut, first - cut, all->count - cut);
+    return isfinite(score->log_likelihood)
+               ? 0
+               : err_set(err, ERR_NUMERIC, "%s:%" PRIu64 ": the log-likelihood is not finite: %g",
+                         e->path, e->line, score->log_likelihood);
 }
 
 static int score_pair(struct eval *e, const char *context, const char *continuation,
                       struct score *score, struct err *err)
 {
-    size_t before = strlen(context), after = strlen(continuation), count = 0;
-    if (after == 0) {
+    struct token_ids all = {0};
+    size_t first = 0;
+    if (continuation[0] == 0) {
         return refuse(e, err, "an empty choice or target has no likelihood");
     }
-    int32_t *all = mem_alloc_array(before + after + 1, sizeof *all);
-    size_t stripped = before;
-    while (stripped > 0 && is_space(context[stripped - 1])) {
-        stripped--;
-    }
-    if (stripped == 0) {
-        all[count++] = TOKENIZER_BYTES_EOD;
-    }
-    size_t first = count + stripped;
-    for (size_t i = 0; i < before; i++) {
-        all[count++] = (uint8_t)context[i];
-    }
-    for (size_t i = 0; i < after; i++) {
-        all[count++] = (uint8_t)continuation[i];
-    }
-    size_t most = e->scorer.positions + 1, cut = count > most ? count - most : 0;
-    int rc = 0;
-    if (cut >= first) {
-        rc =
-            refuse(e, err, "a choice or target is longer than the model's max_position_embeddings");
-    } else {
-        e->tally.truncated += cut > 0;
-        *score = scorer_score(&e->scorer, all + cut, first - cut, count - cut);
-        if (!isfinite(score->log_likelihood)) {
-            rc = err_set(err, ERR_NUMERIC, "%s:%" PRIu64 ": the log-likelihood is not finite: %g",
-                         e->path, e->line, score->log_likelihood);
-        }
-    }
-    free(all);
+    int rc = encode_pair(e, context, continuation, &all, &first, err);
+    rc = rc == 0 ? score_ids(e, &all, first, score, err) : rc;
+    token_ids_fini(&all);
     return rc;
+}
+
+static size_t characters(const char *text)
+{
+    size_t n = 0;
+    for (; *text != 0; text++) {
+        n += (*text & 0xC0) != 0x80;
+    }
+    return n;
+}
+
+/* The index of the largest; the first of equal ones. */
+struct best {
+    double most;
+    size_t index;
+};
+static void improve(struct best *b, double value, size_t index)
+{
+    if (value > b->most) {
+        *b = (struct best){value, index};
+    }
 }
 
 static int multiple_choice(struct eval *e, const char *context, const json_t *choices,
                            const json_t *answer, struct err *err)
 {
-    size_t count = json_array_size(choices), best = 0, best_norm = 0;
-    double most = -INFINITY, most_norm = -INFINITY;
+    size_t count = json_array_size(choices);
+    struct best best = {-INFINITY, 0}, norm = best, bytes = best;
     if (count == 0 || !json_is_integer(answer) || json_integer_value(answer) < 0 ||
         (uint64_t)json_integer_value(answer) >= count) {
         return refuse(e, err, "answer must be the index of one of the choices, from 0");
@@ -150,20 +216,15 @@ static int multiple_choice(struct eval *e, const char *context, const json_t *ch
             return refuse(e, err, "choices must be texts");
         }
         TRY(score_pair(e, context, text, &score, err));
-        double norm = score.log_likelihood / (double)strlen(text);
-        if (score.log_likelihood > most) {
-            most = score.log_likelihood;
-            best = i;
-        }
-        if (norm > most_norm) {
-            most_norm = norm;
-            best_norm = i;
-        }
+        improve(&best, score.log_likelihood, i);
+        improve(&norm, score.log_likelihood / (double)characters(text), i);
+        improve(&bytes, score.log_likelihood / (double)strlen(text), i);
     }
     size_t right = (size_t)json_integer_value(answer);
     e->tally.choices++;
-    e->tally.right += best == right;
-    e->tally.right_norm += best_norm == right;
+    e->tally.right += best.index == right;
+    e->tally.right_norm += norm.index == right;
+    e->tally.right_bytes += bytes.index == right;
     return 0;
 }
 
@@ -228,6 +289,7 @@ static void print(const struct tally *t, bool as_json)
         json_object_set_new(root, "choice_items", json_integer((json_int_t)t->choices));
         json_object_set_new(root, "acc", json_real((double)t->right / n));
         json_object_set_new(root, "acc_norm", json_real((double)t->right_norm / n));
+        json_object_set_new(root, "acc_bytes", json_real((double)t->right_bytes / n));
     }
     if (t->clozes > 0) {
         double n = (double)t->clozes, nats = -t->cloze_log_likelihood / n;
@@ -261,7 +323,8 @@ int eval_jsonl(const struct eval_options *o, struct err *err)
     const struct op_table *op = op_cpu(model_open_threads());
     int rc;
     TRY_GOTO(model_open_facts(&m, o->ckpt, o->model, err), out);
-    TRY_GOTO(model_open_check_bytes(&m, o->ckpt, err), out);
+    TRY_GOTO(model_text_open(&e.text, &m, o->ckpt, o->tokenizer, err), out);
+    TRY_GOTO(model_text_check(&e.text, o->ckpt, err), out);
     TRY_GOTO(model_open_weights(&m, o->ckpt, op, PRECISION_FP32,
                                 1 + m.config.num_nextn_predict_layers, err),
              out);
@@ -273,6 +336,7 @@ int eval_jsonl(const struct eval_options *o, struct err *err)
     }
 out:
     scorer_fini(&e.scorer);
+    model_text_close(&e.text);
     decoder_destroy(d);
     model_open_fini(&m);
     return rc;

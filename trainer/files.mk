@@ -124,6 +124,7 @@ TRAINER_TESTS += tests/unit/trainer/test_hf_encode.c
 
 # Use of a trained model.
 TRAINER_SRC += trainer/model_open.c
+TRAINER_SRC += trainer/model_text.c
 TRAINER_SRC += trainer/eval.c
 TRAINER_SRC += trainer/eval_jsonl.c
 TRAINER_SRC += trainer/main_eval.c

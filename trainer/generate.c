@@ -9,8 +9,8 @@
 
 #include "lib/mem.h"
 #include "trainer/model_open.h"
+#include "trainer/model_text.h"
 #include "trainer/speculate.h"
-#include "trainer/tokenizer_bytes.h"
 
 /* The whole prompt into the cache; the first new token. */
 static int32_t prefill(const struct generation *g, struct speculation *s, const int32_t *prompt,
@@ -77,34 +77,87 @@ uint64_t generate_tokens(struct generation *g, struct decoder *d, const int32_t 
 
 /* ---- the command */
 
-static bool write_byte(void *ctx, int32_t token)
+struct output {
+    struct text_stream stream;
+    bool ids; /* instead of text */
+    uint64_t count;
+    int failed; /* errno */
+};
+
+static bool write_token(void *ctx, int32_t token)
 {
-    int *failed = ctx;
-    if (token <
-        TOKENIZER_BYTES_EOD) { /* others are rows of the vocabulary that stand for nothing */
-        putchar(token);
+    struct output *o = ctx;
+    struct buf text = {0};
+    if (o->ids) {
+        buf_printf(&text, "%s%d", o->count > 0 ? " " : "", token);
+    } else {
+        text_stream_add(&o->stream, token, &text);
     }
-    *failed = fflush(stdout) != 0 ? errno : 0;
-    return *failed == 0;
+    o->count++;
+    bool written = fwrite(text.data, 1, text.len, stdout) == text.len && fflush(stdout) == 0;
+    o->failed = written ? 0 : errno;
+    buf_fini(&text);
+    return written;
 }
 
-static int check(const struct open_model *m, const struct generate_options *o, struct err *err)
+static void write_end(struct output *o)
 {
-    const struct model_config *c = &m->config;
-    TRY(model_open_check_bytes(m, o->ckpt, err));
-    if (o->speculate && c->num_nextn_predict_layers == 0) {
-        return err_set(err, ERR_CONFIG,
-                       "--speculate: this model has no MTP module to guess with "
-                       "(num_nextn_predict_layers is 0)");
+    struct buf text = {0};
+    if (o->ids) {
+        buf_append_str(&text, "\n");
+    } else {
+        text_stream_flush(&o->stream, &text);
     }
-    if (strlen(o->prompt) >= c->max_position_embeddings) {
-        return err_set(err, ERR_USAGE,
-                       "the prompt has %zu tokens, this model's text %u at most "
-                       "(max_position_embeddings)",
-                       strlen(o->prompt), c->max_position_embeddings);
+    bool written = fwrite(text.data, 1, text.len, stdout) == text.len && fflush(stdout) == 0;
+    o->failed = o->failed != 0 || written ? o->failed : errno;
+    buf_fini(&text);
+}
+
+/* ---- prompts */
+
+static int parse_ids(const char *text, uint32_t vocab, struct token_ids *out, struct err *err)
+{
+    const char *p = text + strspn(text, " ,");
+    while (*p != 0) {
+        char *end;
+        unsigned long long id = strtoull(p, &end, 10);
+        if (end == p || *p == '-' || *p == '+' || id >= vocab) {
+            return err_set(err, ERR_USAGE, "--prompt-ids: '%.20s' is no token id below %u", p,
+                           vocab);
+        }
+        token_ids_add(out, (uint32_t)id);
+        p = end + strspn(end, " ,");
     }
     return 0;
 }
+
+/* An empty prompt is the beginning of a document: what follows the end of another. */
+static int encode(const struct open_model *m, const struct model_text *t,
+                  const struct generate_options *o, struct token_ids *out, struct err *err)
+{
+    if (o->prompt_ids != NULL) {
+        TRY(parse_ids(o->prompt_ids, m->config.vocab_size, out, err));
+    } else {
+        TRY(model_text_check(t, o->ckpt, err));
+        TRY(model_text_encode(t, o->prompt, strlen(o->prompt), true, out, err));
+    }
+    if (out->count == 0 && t->begin < 0) {
+        return err_set(err, ERR_USAGE,
+                       "the prompt is empty, and no token is known with which a text begins");
+    }
+    if (out->count == 0) {
+        token_ids_add(out, (uint32_t)t->begin);
+    }
+    if (out->count >= m->config.max_position_embeddings) {
+        return err_set(err, ERR_USAGE,
+                       "the prompt has %zu tokens, this model's text %u at most "
+                       "(max_position_embeddings)",
+                       out->count, m->config.max_position_embeddings);
+    }
+    return 0;
+}
+
+/* ---- */
 
 static double seconds(void)
 {
@@ -113,69 +166,69 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* An empty prompt is the beginning of a document: what follows the end of another. */
-static size_t encode(const char *text, int32_t *tokens)
+static void print_speed(const struct generation *g, uint64_t made, double took)
 {
-    size_t count = strlen(text);
-    for (size_t i = 0; i < count; i++) {
-        tokens[i] = (uint8_t)text[i];
+    fprintf(stderr, "dstrain: %" PRIu64 " tokens, %.1f tokens/s", made, (double)made / took);
+    if (g->speculate) {
+        fprintf(stderr, ", %" PRIu64 " of %" PRIu64 " drafts accepted (%.1f%%)", g->accepted,
+                g->drafts, g->drafts > 0 ? 100.0 * (double)g->accepted / (double)g->drafts : 0.0);
     }
-    if (count == 0) {
-        tokens[count++] = TOKENIZER_BYTES_EOD;
-    }
-    return count;
+    fputc('\n', stderr);
 }
 
-static int run(const struct open_model *m, const struct op_table *op,
-               const struct generate_options *o, struct err *err)
+static int run(const struct open_model *m, const struct model_text *t, const struct op_table *op,
+               const struct generate_options *o, const struct token_ids *prompt, struct err *err)
 {
-    int failed = 0;
+    struct output output = {.stream = {.text = t}, .ids = o->prompt_ids != NULL};
     size_t most = m->config.max_position_embeddings;
-    int32_t *prompt = mem_alloc_array(strlen(o->prompt) + 1, sizeof *prompt);
-    size_t count = encode(o->prompt, prompt);
-    size_t positions = o->tokens < most - count ? count + (size_t)o->tokens : most;
+    size_t positions = o->tokens < most - prompt->count ? prompt->count + (size_t)o->tokens : most;
     struct decoder *d = decoder_create(m->model, &m->config, op, positions);
     struct generation g = {.chooser = &o->chooser,
                            .vocab = m->config.vocab_size,
                            .positions = positions,
                            .tokens = o->tokens,
-                           .end = TOKENIZER_BYTES_EOD,
+                           .end = t->end,
                            .speculate = o->speculate,
-                           .emit = write_byte,
-                           .ctx = &failed};
+                           .emit = write_token,
+                           .ctx = &output};
     double start = seconds();
-    uint64_t made = generate_tokens(&g, d, prompt, count);
+    uint64_t made = generate_tokens(&g, d, (const int32_t *)prompt->ids, prompt->count);
     double took = seconds() - start;
+    write_end(&output);
     decoder_destroy(d);
-    free(prompt);
-    if (failed != 0) {
-        errno = failed;
+    text_stream_fini(&output.stream);
+    if (output.failed != 0) {
+        errno = output.failed;
         return err_set_errno(err, "cannot write the text");
     }
-    fprintf(stderr, "dstrain: %" PRIu64 " tokens, %.1f tokens/s", made, (double)made / took);
-    if (o->speculate) {
-        fprintf(stderr, ", %" PRIu64 " of %" PRIu64 " drafts accepted (%.1f%%)", g.accepted,
-                g.drafts, g.drafts > 0 ? 100.0 * (double)g.accepted / (double)g.drafts : 0.0);
-    }
-    fputc('\n', stderr);
+    print_speed(&g, made, took);
     return 0;
 }
 
 int generate(const struct generate_options *o, struct err *err)
 {
     struct open_model m = {0};
+    struct model_text text = {0};
+    struct token_ids prompt = {0};
     const struct op_table *op = op_cpu(model_open_threads());
-    int rc = model_open_facts(&m, o->ckpt, o->model, err);
-    if (rc == 0) {
-        rc = check(&m, o, err);
+    int rc = 0;
+    TRY_GOTO(model_open_facts(&m, o->ckpt, o->model, err), out);
+    if (o->speculate && m.config.num_nextn_predict_layers == 0) {
+        rc = err_set(err, ERR_CONFIG,
+                     "--speculate: this model has no MTP module to guess with "
+                     "(num_nextn_predict_layers is 0)");
+        goto out;
     }
-    if (rc == 0) { /* the model itself computes nothing here: the shortest sequence will do */
-        rc = model_open_weights(&m, o->ckpt, op, PRECISION_FP32,
-                                1 + m.config.num_nextn_predict_layers, err);
-    }
-    if (rc == 0) {
-        rc = run(&m, op, o, err);
-    }
+    TRY_GOTO(model_text_open(&text, &m, o->ckpt, o->tokenizer, err), out);
+    TRY_GOTO(encode(&m, &text, o, &prompt, err), out);
+    /* the model itself computes nothing here: the shortest sequence will do */
+    TRY_GOTO(model_open_weights(&m, o->ckpt, op, PRECISION_FP32,
+                                1 + m.config.num_nextn_predict_layers, err),
+             out);
+    rc = run(&m, &text, op, o, &prompt, err);
+out:
+    token_ids_fini(&prompt);
+    model_text_close(&text);
     model_open_fini(&m);
     return rc;
 }

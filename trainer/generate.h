@@ -10,9 +10,12 @@
 #include "trainer/decode.h"
 
 struct generate_options {
-    const char *ckpt, *prompt;
-    const char *model; /* config.json, or NULL: the checkpoint's own */
-    uint64_t tokens;   /* new ones, at most */
+    const char *ckpt;
+    const char *prompt;     /* text, or NULL: */
+    const char *prompt_ids; /* token ids with spaces or commas between; out come ids as well */
+    const char *tokenizer;  /* or NULL: the checkpoint's own */
+    const char *model;      /* config.json, or NULL: the checkpoint's own */
+    uint64_t tokens;        /* new ones, at most */
     struct chooser chooser;
     bool speculate;
 };

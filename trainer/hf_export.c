@@ -143,29 +143,30 @@ static int load_metrics(struct export *e, struct err *err)
     return 0;
 }
 
-/* The one beside the checkpoint, the one its text was packed with, the one of the weights it began
- * with. */
+/* What ends a text is the tokenizer's to say: a config.json written before there was one has the
+ * published default. Weights from elsewhere came with one that knows. */
+static void take_ends(struct export *e)
+{
+    struct tokenizer *t = NULL;
+    struct err why = {0};
+    if (e->tokenizer.kind == HF_TOKENIZER_BYTES) {
+        e->config.bos_token_id = -1;
+        e->config.eos_token_id = TOKENIZER_BYTES_EOD;
+    } else if (e->tokenizer.kind == HF_TOKENIZER_FILES && e->facts.origin == NULL &&
+               hf_tokenizer_open(&e->tokenizer, &t, &why) == 0) {
+        e->config.eos_token_id = t->eod >= 0 ? t->eod : e->config.eos_token_id;
+        tokenizer_close(t);
+    }
+}
+
 static int choose_tokenizer(struct export *e, struct err *err)
 {
-    const json_t *train = json_object_get(e->run, "train");
-    const char *text = json_string_value(json_object_get(json_object_get(train, "data"), "train"));
-    const char *begun = json_string_value(json_object_get(train, "init_from"));
-    char *files[] = {mem_printf("%s/tokenizer.json", e->o->ckpt_dir),
-                     text != NULL ? mem_printf("%s.tokenizer.json", text) : NULL,
-                     begun != NULL ? mem_printf("%s/tokenizer.json", begun) : NULL};
-    int rc = hf_tokenizer_choose(&e->tokenizer, e->o->tokenizer, (const char *const *)files, 3,
-                                 e->facts.origin == NULL, &e->config, err);
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        free(files[i]);
-    }
-    TRY(rc);
+    TRY(hf_tokenizer_of(&e->tokenizer, e->o->tokenizer, e->o->ckpt_dir, &e->facts, &e->config,
+                        err));
     if (e->tokenizer.kind == HF_TOKENIZER_NONE && e->o->tokenizer == NULL) {
         log_warn("no tokenizer is known for this model: none is written (--tokenizer names one)");
     }
-    if (e->tokenizer.kind == HF_TOKENIZER_BYTES) { /* what ends a text is the tokenizer's to say */
-        e->config.bos_token_id = -1;
-        e->config.eos_token_id = TOKENIZER_BYTES_EOD;
-    }
+    take_ends(e);
     return 0;
 }
 

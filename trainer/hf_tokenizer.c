@@ -14,6 +14,7 @@
 
 #define MAIN_FILE      "tokenizer.json"
 #define CONFIG_FILE    "tokenizer_config.json"
+#define PACKED         ".tokenizer.json" /* dstrain pack leaves it beside the text */
 #define FILE_BYTES_MAX (256u << 20)
 #define END_OF_TEXT    "<|endoftext|>"
 /* A larger vocabulary is there for something. */
@@ -21,14 +22,19 @@
 
 /* ---- which one */
 
-/* The files beside a tokenizer.json belong to it; those beside a file of another name may not. */
+/* The files beside a tokenizer.json belong to it, and PREFIX.tokenizer_config.json to
+ * PREFIX.tokenizer.json; those beside a file of another name may not. */
 static void take_file(struct hf_tokenizer *t, const char *file)
 {
     const char *slash = strrchr(file, '/');
+    size_t len = strlen(file);
     t->kind = HF_TOKENIZER_FILES;
     t->file = mem_strdup(file);
     if (slash != NULL && strcmp(slash + 1, MAIN_FILE) == 0) {
         t->folder = mem_printf("%.*s", (int)(slash - file), file);
+        t->config = mem_printf("%s/" CONFIG_FILE, t->folder);
+    } else if (len > strlen(PACKED) && strcmp(file + len - strlen(PACKED), PACKED) == 0) {
+        t->config = mem_printf("%.*s." CONFIG_FILE, (int)(len - strlen(PACKED)), file);
     }
 }
 
@@ -85,8 +91,67 @@ int hf_tokenizer_choose(struct hf_tokenizer *t, const char *choice, const char *
 void hf_tokenizer_fini(struct hf_tokenizer *t)
 {
     free(t->file);
+    free(t->config);
     free(t->folder);
     *t = (struct hf_tokenizer){0};
+}
+
+int hf_tokenizer_of(struct hf_tokenizer *t, const char *choice, const char *ckpt_dir,
+                    const struct ckpt_facts *facts, const struct model_config *config,
+                    struct err *err)
+{
+    json_t *run = facts->run != NULL ? json_loads(facts->run, 0, NULL) : NULL;
+    const json_t *train = json_object_get(run, "train");
+    const char *text = json_string_value(json_object_get(json_object_get(train, "data"), "train"));
+    const char *begun = json_string_value(json_object_get(train, "init_from"));
+    char *files[] = {mem_printf("%s/" MAIN_FILE, ckpt_dir),
+                     text != NULL ? mem_printf("%s" PACKED, text) : NULL,
+                     begun != NULL ? mem_printf("%s/" MAIN_FILE, begun) : NULL};
+    size_t count = sizeof files / sizeof files[0];
+    int rc = hf_tokenizer_choose(t, choice, (const char *const *)files, count,
+                                 facts->origin == NULL, config, err);
+    for (size_t i = 0; i < count; i++) {
+        free(files[i]);
+    }
+    json_decref(run);
+    return rc;
+}
+
+/* Beside PREFIX.tokenizer.json: dstrain pack's. */
+static int read_eod(const struct hf_tokenizer *t, struct tokenizer *tokenizer, struct err *err)
+{
+    json_error_t where;
+    uint32_t id;
+    if (access(t->config, F_OK) != 0) {
+        return 0;
+    }
+    json_t *root = json_load_file(t->config, 0, &where);
+    json_t *eos = json_object_get(root, "eos_token");
+    const char *token =
+        json_string_value(json_is_object(eos) ? json_object_get(eos, "content") : eos);
+    int rc = 0;
+    if (root == NULL) {
+        rc = err_set(err, ERR_CONFIG, "%s:%d: %s", t->config, where.line, where.text);
+    } else if (token != NULL && tokenizer_find(tokenizer, token, &id)) {
+        tokenizer->eod = id;
+    }
+    json_decref(root);
+    return rc;
+}
+
+int hf_tokenizer_open(const struct hf_tokenizer *t, struct tokenizer **out, struct err *err)
+{
+    if (t->kind == HF_TOKENIZER_BYTES) {
+        *out = tokenizer_bytes_create();
+        return 0;
+    }
+    TRY(tokenizer_open(out, t->file, err));
+    int rc = t->config != NULL && t->folder == NULL ? read_eod(t, *out, err) : 0;
+    if (rc != 0) {
+        tokenizer_close(*out);
+        *out = NULL;
+    }
+    return rc;
 }
 
 /* ---- bytes */
@@ -195,19 +260,14 @@ static int check_ids(const char *path, const struct buf *text, const struct mode
                          path, largest, config->vocab_size - 1);
 }
 
-/* A file beside tokenizer.json that may be absent: *there. */
-static int copy_beside(const struct hf_tokenizer *t, const char *folder, const char *name,
-                       bool *there, struct err *err)
+/* A file that may be absent: *there. */
+static int copy_file(const char *path, const char *folder, const char *name, bool *there,
+                     struct err *err)
 {
     struct buf text = {0};
     struct err why = {0};
     *there = false;
-    if (t->folder == NULL) {
-        return 0;
-    }
-    char *path = mem_printf("%s/%s", t->folder, name);
     int rc = file_read(path, FILE_BYTES_MAX, &text, &why);
-    free(path);
     if (rc == 0) {
         *there = true;
         rc = write_text(folder, name, &text, err);
@@ -215,6 +275,19 @@ static int copy_beside(const struct hf_tokenizer *t, const char *folder, const c
         rc = rc == ERR_NOT_FOUND ? 0 : err_set(err, rc, "%s", why.text);
     }
     buf_fini(&text);
+    return rc;
+}
+
+static int copy_beside(const struct hf_tokenizer *t, const char *folder, const char *name,
+                       struct err *err)
+{
+    bool there;
+    if (t->folder == NULL) {
+        return 0;
+    }
+    char *path = mem_printf("%s/%s", t->folder, name);
+    int rc = copy_file(path, folder, name, &there, err);
+    free(path);
     return rc;
 }
 
@@ -232,15 +305,17 @@ static int copy_files(const struct hf_tokenizer *t, const char *folder,
                       const struct model_config *config, struct err *err)
 {
     struct buf text = {0};
-    bool there;
+    bool there = false;
     int rc = file_read(t->file, FILE_BYTES_MAX, &text, err);
     rc = rc == 0 ? check_ids(t->file, &text, config, err) : rc;
     rc = rc == 0 ? write_text(folder, MAIN_FILE, &text, err) : rc;
     buf_fini(&text);
     TRY(rc);
-    TRY(copy_beside(t, folder, "special_tokens_map.json", &there, err));
-    TRY(copy_beside(t, folder, "chat_template.jinja", &there, err));
-    TRY(copy_beside(t, folder, CONFIG_FILE, &there, err));
+    TRY(copy_beside(t, folder, "special_tokens_map.json", err));
+    TRY(copy_beside(t, folder, "chat_template.jinja", err));
+    if (t->config != NULL) {
+        TRY(copy_file(t->config, folder, CONFIG_FILE, &there, err));
+    }
     return there ? 0 : write_config(folder, false, config, err);
 }
 

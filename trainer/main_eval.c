@@ -13,18 +13,21 @@ static const char help[] =
     "dstrain eval CKPT --data PREFIX|FILE.jsonl [options]\n"
     "\n"
     "PREFIX: loss (nats a token) and perplexity of a checkpoint over the packed corpus\n"
-    "PREFIX.bin, PREFIX.idx, in the precision of training; for a model of the byte tokenizer\n"
-    "also bits per byte. A checkpoint of any layout is computed on one process.\n"
+    "PREFIX.bin, PREFIX.idx, in the precision of training; also bits per byte when the\n"
+    "tokenizer is known. A checkpoint of any layout is computed on one process.\n"
     "\n"
     "  --data PREFIX        from dstrain pack\n"
     "  --batches N          only N windows, spread evenly over the corpus; default: all\n"
     "  --sequence-length N  of a window; default: as in training\n"
     "  --model FILE         config.json, for a checkpoint from before they held their own\n"
+    "  --tokenizer WHICH    a tokenizer.json, a folder with one, or bytes; default: as of\n"
+    "                       dstrain generate\n"
     "  --json               one JSON object instead of key=value\n"
     "\n"
-    "FILE.jsonl: questions for a model of the byte tokenizer, one a line, scored in FP32 by\n"
-    "log-likelihood as lm-evaluation-harness does; the last two options alone apply:\n"
-    "  {\"context\":TEXT, \"choices\":[TEXT...], \"answer\":INDEX}    acc, acc_norm (per byte)\n"
+    "FILE.jsonl: questions, one a line, scored in FP32 by log-likelihood as\n"
+    "lm-evaluation-harness does; --batches and --sequence-length do not apply:\n"
+    "  {\"context\":TEXT, \"choices\":[TEXT...], \"answer\":INDEX}    acc, acc_norm (likelihood\n"
+    "                                       a character), acc_bytes (a byte)\n"
     "  {\"context\":TEXT, \"target\":TEXT}    cloze_acc (is it what greedy decoding gives),\n"
     "                                       cloze_perplexity (of targets)\n"
     "\n"
@@ -44,6 +47,7 @@ static int parse(struct eval_options *o, int argc, char **argv)
                                             {"batches", required_argument, NULL, 'b'},
                                             {"sequence-length", required_argument, NULL, 's'},
                                             {"model", required_argument, NULL, 'm'},
+                                            {"tokenizer", required_argument, NULL, 't'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -64,6 +68,9 @@ static int parse(struct eval_options *o, int argc, char **argv)
                 return main_usage("eval", "--sequence-length wants a number from 1 up");
             }
             o->sequence_length = (uint32_t)length;
+            break;
+        case 't':
+            o->tokenizer = optarg;
             break;
         case 'm':
             o->model = optarg;

@@ -13,10 +13,14 @@
 static const char help[] =
     "dstrain generate CKPT --prompt TEXT [options]: goes on with a text. What is new goes to\n"
     "stdout as it comes, tokens/s to stderr. It ends with the document, with the model's\n"
-    "max_position_embeddings, or as told. For models of the byte tokenizer; in FP32\n"
-    "whatever the precision of training; a checkpoint of any layout, on one process.\n"
+    "max_position_embeddings, or as told. In FP32 whatever the precision of training; a\n"
+    "checkpoint of any layout, on one process.\n"
     "\n"
     "  --prompt TEXT        '' begins a document\n"
+    "  --prompt-ids IDS     instead: token ids, such as '5 17 3'; ids come out as well\n"
+    "  --tokenizer WHICH    a tokenizer.json, a folder with one, or bytes; default: the one\n"
+    "                       beside the checkpoint, the text it was trained on, or the\n"
+    "                       weights it began with; else bytes, as of dstrain export\n"
     "  --max-new-tokens N   default 256\n"
     "  --temperature X      0 (default): the likeliest token always; else sampled, the more\n"
     "                       evenly the higher\n"
@@ -41,6 +45,8 @@ static bool parse_real(const char *text, double min, double max, double *value)
 static int parse(struct generate_options *o, int argc, char **argv)
 {
     static const struct option options[] = {{"prompt", required_argument, NULL, 'p'},
+                                            {"prompt-ids", required_argument, NULL, 'i'},
+                                            {"tokenizer", required_argument, NULL, 'T'},
                                             {"max-new-tokens", required_argument, NULL, 'n'},
                                             {"temperature", required_argument, NULL, 't'},
                                             {"top-p", required_argument, NULL, 'P'},
@@ -54,6 +60,12 @@ static int parse(struct generate_options *o, int argc, char **argv)
         switch (c) {
         case 'p':
             o->prompt = optarg;
+            break;
+        case 'i':
+            o->prompt_ids = optarg;
+            break;
+        case 'T':
+            o->tokenizer = optarg;
             break;
         case 'n':
             if (!main_parse_u64(optarg, INT32_MAX, &o->tokens)) {
@@ -88,8 +100,9 @@ static int parse(struct generate_options *o, int argc, char **argv)
             return main_usage("generate", "wrong option");
         }
     }
-    if (optind != argc - 1 || o->prompt == NULL) {
-        return main_usage("generate", "generate wants one checkpoint folder and --prompt TEXT");
+    if (optind != argc - 1 || (o->prompt == NULL) == (o->prompt_ids == NULL)) {
+        return main_usage("generate", "generate wants one checkpoint folder and --prompt TEXT"
+                                      " (or --prompt-ids)");
     }
     o->ckpt = argv[optind];
     return -1;

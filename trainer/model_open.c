@@ -11,7 +11,6 @@
 #include "trainer/ckpt_load.h"
 #include "trainer/ckpt_tensors.h"
 #include "trainer/optim.h"
-#include "trainer/tokenizer_bytes.h"
 
 #define MODEL_BYTES_MAX (1u << 20)
 #define THREADS_MAX     1024
@@ -88,19 +87,6 @@ int model_open_facts(struct open_model *o, const char *dir, const char *config_p
         rc = read_config(o, dir, config_path, err);
     }
     return rc == 0 ? check_config(o, config_path, err) : rc;
-}
-
-int model_open_check_bytes(const struct open_model *o, const char *dir, struct err *err)
-{
-    if (o->config.vocab_size >= TOKENIZER_BYTES_VOCAB && o->facts.origin == NULL) {
-        return 0;
-    }
-    return err_set(err, ERR_CONFIG,
-                   "%s: its model was not made for the byte tokenizer (%s), the only one that is "
-                   "known here",
-                   dir,
-                   o->facts.origin != NULL ? "its first weights were imported"
-                                           : "its vocabulary is too small");
 }
 
 static int load(struct open_model *o, const char *dir, const struct op_table *op, struct err *err)

@@ -21,9 +21,6 @@ struct open_model {
  * checkpoint that does not hold its own, or NULL. ERR_CORRUPT when dir is no whole checkpoint. */
 int model_open_facts(struct open_model *o, const char *dir, const char *config_path,
                      struct err *err);
-/* After that: whether the model is one of the byte tokenizer, as far as the checkpoint tells.
- * ERR_CONFIG. */
-int model_open_check_bytes(const struct open_model *o, const char *dir, struct err *err);
 /* After model_open_facts: the weights, checked against their digests. One sequence at a time. */
 int model_open_weights(struct open_model *o, const char *dir, const struct op_table *op,
                        enum precision precision, uint32_t sequence_length, struct err *err);

@@ -298,6 +298,16 @@ static int open_file(struct tokenizer **t, const char *path, struct err *err)
     return rc;
 }
 
+int tokenizer_json_read(const char *path, struct buf *text, struct err *err)
+{
+    struct stat st;
+    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    char *file = is_folder ? mem_printf("%s/tokenizer.json", path) : mem_strdup(path);
+    int rc = file_read(file, FILE_BYTES_MAX, text, err);
+    free(file);
+    return rc;
+}
+
 int tokenizer_json_open(struct tokenizer **t, const char *path, struct err *err)
 {
     struct stat st;

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "lib/buf.h"
 #include "lib/err.h"
 #include "trainer/tokenizer.h"
 
@@ -13,6 +14,8 @@
  * tokenizer_config.json beside it. */
 int tokenizer_json_open(struct tokenizer **t, const char *path, struct err *err);
 
+/* Its text alone. */
+int tokenizer_json_read(const char *path, struct buf *text, struct err *err);
 /* The same from memory, with no token that ends a document. name is for messages. */
 int tokenizer_json_parse(struct tokenizer **t, const char *text, size_t bytes, const char *name,
                          struct err *err);

@@ -96,15 +96,19 @@ def test_questions(trainer, tmp_path):
     context, choices = "return ", ["0;\n", "a long choice that is not likely", "é", "err_set"]
     nats = [likelihood(ckpt, path, context, c)[0] for c in choices]
     best = max(range(4), key=lambda i: nats[i])
-    best_norm = max(range(4), key=lambda i: nats[i] / len(choices[i].encode()))
+    best_norm = max(range(4), key=lambda i: nats[i] / len(choices[i]))
+    best_bytes = max(range(4), key=lambda i: nats[i] / len(choices[i].encode()))
     items = [{"context": context, "choices": choices, "answer": i} for i in (best, best_norm, 1)]
     got = ask(ckpt, path, *items)
     assert got["choice_items"] == 3
     assert got["acc"] == pytest.approx(sum(i["answer"] == best for i in items) / 3)
     assert got["acc_norm"] == pytest.approx(sum(i["answer"] == best_norm for i in items) / 3)
+    assert got["acc_bytes"] == pytest.approx(sum(i["answer"] == best_bytes for i in items) / 3)
 
     moved = [likelihood(ckpt, path, *pair) for pair in (("return  ", "x"), ("return ", " x"), ("return", "  x"))]
     assert moved[0] == moved[1] == moved[2]
+    wide = [likelihood(ckpt, path, *pair) for pair in (("return\u3000\u00a0", "x"), ("return", "\u3000\u00a0x"))]
+    assert wide[0] == wide[1]
     greedy = dstrain("generate", ckpt, "--prompt", "return", "--max-new-tokens", "5").stdout
     assert likelihood(ckpt, path, "return", greedy)[1]
     assert not likelihood(ckpt, path, "return", greedy[:-1] + "\x07")[1]
