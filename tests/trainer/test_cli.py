@@ -49,7 +49,6 @@ EXPLODING = [word for setting in EXPLODING for word in ("--set", setting)]
         ["pack", "-o", "y"],
         ["pack", "x", "-o", "y", "--split-valid", "1.5"],
         ["pack", "x", "-o", "y", "--split-valid", "nan"],
-        ["pack", "x", "-o", "y", "--tokenizer", "words"],
         ["pack", "x", "-o", "y", "--document-bytes", "-1"],
         ["inspect"],
     ],

@@ -83,7 +83,7 @@ def test_tokenizer(trained, tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('{"context": "static int é(void)\\n{\\n    return ", "choices": ["0;", "é;", "static "], "answer": 0}\n{"context": "", "target": "static int"}\n')
     got = evaluate(ckpt, "--data", path)
-    assert got["acc"] == got["acc_norm"] == got["acc_bytes"] == 1 and got["cloze_acc"] == 1
+    assert got["acc"] == got["acc_norm"] == got["acc_bytes"] == 1 and got["cloze_items"] == 1
     dstrain("export", ckpt, tmp_path / "hf")
     assert (tmp_path / "hf" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
     with open(tmp_path / "hf" / "config.json", encoding="utf-8") as f:
