@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 FOLDERS = ["lib", "proto", "daemon/core", "daemon/sim", "daemon", "worker", "trainer", "ctl"]
-CORE_LIB = ["lib/err.h", "lib/mem.h", "lib/buf.h", "lib/hash.h"]
+CORE_LIB = ["lib/err.h", "lib/mem.h", "lib/buf.h", "lib/hash.h", "lib/hostlist.h"]
 CORE_PROTO = ["proto/jobspec.h", "proto/manifest.h"]
 MAY_INCLUDE = {
     "lib": ["lib/"],
@@ -26,11 +26,11 @@ MAY_INCLUDE = {
     "ctl": ["lib/", "proto/", "ctl/"],
 }
 # What the core may call of lib and proto, by prefix.
-CORE_CALLS = re.compile(r"^(mem|buf|err|hash|jobspec|duration|count|manifest)_\w+$")
+CORE_CALLS = re.compile(r"^(mem|buf|err|hash|hostlist|jobspec|duration|count|time|array|dependencies|dependency|placement|manifest)_\w+$")
 # What it may call of the C library, and what the compiler itself emits.
 CORE_LIBC = set(
     """memcpy memmove memset memcmp memchr strlen strcmp strncmp strchr strrchr strstr strcpy strncpy strnlen strcspn strspn
-    snprintf vsnprintf qsort bsearch free abs labs llabs isnan __isnan isfinite isinf fabs floor ceil round pow exp log
+    snprintf vsnprintf qsort bsearch free abs labs llabs isnan __isnan isfinite isinf fabs floor ceil round pow exp exp2 log
     strtol strtoll strtoul strtoull __ctype_b_loc __ctype_tolower_loc
     __assert_fail __stack_chk_fail _GLOBAL_OFFSET_TABLE_
     __snprintf_chk __vsnprintf_chk __memcpy_chk __strcpy_chk __memset_chk""".split()
