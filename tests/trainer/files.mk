@@ -28,3 +28,7 @@ $(tokenize_tool): $(BUILD)/obj/tests/tools/tokenize.c.o $(call obj,$(TOKENIZER_S
 .PHONY: check-tokenizer
 check-tokenizer: $(tokenize_tool)
 	@$(REFERENCE_PYTHON) tests/reference/check_tokenizer.py --tool $(tokenize_tool) $(if $(SEED),--seed $(SEED)) $(TOKENIZERS)
+# Its text and its scores, likewise.
+.PHONY: check-generate
+check-generate: all
+	@$(REFERENCE_PYTHON) tests/reference/check_generate.py --bin $(BUILD)/bin $(if $(SEED),--seed $(SEED)) $(if $(MODELS),--models $(MODELS))
