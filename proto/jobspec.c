@@ -37,7 +37,8 @@ static void set_defaults(struct jobspec *spec)
                                 .beta2 = 0.95,
                                 .eps = 1e-8,
                                 .weight_decay = 0.1,
-                                .grad_clip = 1.0},
+                                .grad_clip = 1.0,
+                                .no_decay = DECAY_NORMS},
                   .bias_update_speed = 0.001,
                   .balance_loss = 1e-4,
                   .mtp_lambda = 0.3,
@@ -66,12 +67,11 @@ static int derive_length(struct train_spec *t, const struct yaml_item *train, st
         return yaml_refuse(train, err,
                            "'steps' is missing (allowed: steps, or tokens such as 14.8T)");
     }
-    uint64_t step_tokens = (uint64_t)t->global_batch * t->sequence_length;
-    if (tokens != NULL) {
-        t->steps = t->tokens / step_tokens + (t->tokens % step_tokens != 0);
-    }
-    if (t->steps > JOBSPEC_STEPS_MAX || __builtin_mul_overflow(t->steps, step_tokens, &t->tokens) ||
-        t->tokens > 2 * JOBSPEC_TOKENS_MAX) {
+    const struct yaml_item *schedule = yaml_get(train, "schedule");
+    TRY(schedule != NULL ? schedule_spec_read(schedule, t, err) : 0);
+    if (!schedule_length(t, tokens != NULL ? UINT64_MAX : t->steps,
+                         tokens != NULL ? t->tokens : UINT64_MAX, &t->steps, &t->tokens) ||
+        t->steps > JOBSPEC_STEPS_MAX || t->tokens > 2 * JOBSPEC_TOKENS_MAX) {
         return yaml_refuse(steps != NULL ? steps : tokens, err,
                            "too long a run: steps x global_batch x sequence_length is over 10^18 "
                            "tokens");
@@ -219,6 +219,7 @@ static void remember_places(struct jobspec *spec, const struct yaml_item *root,
     spec->places.sequence_length = place_in(train, "sequence_length", spec_name);
     spec->places.global_batch = place_in(train, "global_batch", spec_name);
     spec->places.micro_batch = place_in(train, "micro_batch", spec_name);
+    spec->places.plan = place_in(train, "schedule", spec_name);
     spec->places.queue = place_in(root, "queue", spec_name);
     spec->places.account = place_in(root, "account", spec_name);
     spec->places.priority = place_in(root, "priority", spec_name);

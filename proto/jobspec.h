@@ -11,6 +11,7 @@
 
 #include "lib/err.h"
 #include "proto/recipe.h"
+#include "proto/schedule_spec.h"
 
 #define JOBSPEC_NAME_MAX         63
 #define JOBSPEC_NODES_MAX        65536
@@ -29,6 +30,15 @@ struct ckpt_policy {
     uint64_t every_ms;
     uint32_t keep; /* newest committed ones kept; default 3, at least 1 */
     char *dir;     /* owned; NULL: the coordinator's default */
+};
+
+/* Parameters that weight decay may leave alone. */
+enum decay_group {
+    DECAY_NORMS = 1,
+    DECAY_EMBEDDING = 2,
+    DECAY_HEAD = 4,
+    DECAY_GATE = 8,
+    DECAY_LINEARS = 16,
 };
 
 struct train_spec {
@@ -55,15 +65,18 @@ struct train_spec {
         uint64_t constant_steps; /* after the warm-up; the cosine covers the rest; default 0 */
         double beta1, beta2, eps, weight_decay; /* 0.9 0.95 1e-8 0.1 */
         double grad_clip;                       /* default 1.0; 0 none */
+        uint32_t no_decay;                      /* bits of enum decay_group; default norms */
     } optimizer;
-    double bias_update_speed; /* gamma, default 0.001 */
-    double balance_loss;      /* alpha of the sequence-wise loss, default 1e-4 */
-    double mtp_lambda;        /* default 0.3 */
-    double init_std;          /* default 0.006 */
-    uint64_t seed;            /* default 1 */
-    uint64_t valid_every;     /* steps; default checkpoint.every in steps, else a twentieth of
-                               the run; 0 never, and always when there is no data_valid */
-    uint32_t valid_batches;   /* global batches a validation; default 4 */
+    double ema;                /* decay of the weights' moving average; default 0: none is kept */
+    struct schedule_spec plan; /* default: nothing but optimizer's own */
+    double bias_update_speed;  /* gamma, default 0.001 */
+    double balance_loss;       /* alpha of the sequence-wise loss, default 1e-4 */
+    double mtp_lambda;         /* default 0.3 */
+    double init_std;           /* default 0.006 */
+    uint64_t seed;             /* default 1 */
+    uint64_t valid_every;      /* steps; default checkpoint.every in steps, else a twentieth of
+                                the run; 0 never, and always when there is no data_valid */
+    uint32_t valid_batches;    /* global batches a validation; default 4 */
 };
 
 /* What another job must have done first. */
@@ -124,6 +137,7 @@ struct jobspec {
     struct {
         struct jobspec_place nodes, sequence_length, global_batch, micro_batch, pipeline, expert;
         struct jobspec_place queue, account, priority, time_limit, deadline, dependencies, array;
+        struct jobspec_place plan; /* train.schedule */
     } places;
 };
 

@@ -30,6 +30,15 @@ static int check_batch(const struct jobspec *spec, uint32_t ranks, const char *s
     /* Every rank of a pipeline stage works on its own sequences. */
     uint64_t ways = ranks / t->pipeline;
     uint64_t unit = ways * t->micro_batch;
+    const struct schedule_spec *s = &t->plan;
+    if (s->batch.from % unit != 0 || (s->batch.from != 0 && s->batch.from != t->global_batch &&
+                                      s->batch.increment % unit != 0)) {
+        return refuse(err, spec_name, spec->places.plan, "schedule.batch",
+                      "from %u in increments of %u does not divide over %llu data-parallel ranks x "
+                      "micro_batch %u (allowed: multiples of %llu)",
+                      s->batch.from, s->batch.increment, (unsigned long long)ways, t->micro_batch,
+                      (unsigned long long)unit);
+    }
     if (t->global_batch % unit != 0) {
         return refuse(
             err, spec_name, spec->places.global_batch, "global_batch",
@@ -69,6 +78,14 @@ int jobspec_check_model(const struct jobspec *spec, const struct model_config *m
         return refuse(err, spec_name, spec->places.sequence_length, "sequence_length",
                       "%u is over the model's max_position_embeddings (allowed: up to %u)",
                       t->sequence_length, model->max_position_embeddings);
+    }
+    for (uint32_t i = 0; i < t->plan.contexts; i++) {
+        if (t->plan.context[i].length <= model->num_nextn_predict_layers) {
+            return refuse(err, spec_name, spec->places.plan, "schedule.context",
+                          "%u is too short for %u multi-token prediction layers (allowed: from %u)",
+                          t->plan.context[i].length, model->num_nextn_predict_layers,
+                          model->num_nextn_predict_layers + 1);
+        }
     }
     if (t->sequence_length <= model->num_nextn_predict_layers) {
         return refuse(err, spec_name, spec->places.sequence_length, "sequence_length",

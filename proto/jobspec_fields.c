@@ -87,6 +87,11 @@ static int read_tokens(const struct yaml_item *item, void *place, struct err *er
     return read_count(item, JOBSPEC_TOKENS_MAX, place, err);
 }
 
+int jobspec_read_tokens(const struct yaml_item *item, uint64_t *tokens, struct err *err)
+{
+    return read_count(item, JOBSPEC_TOKENS_MAX, tokens, err);
+}
+
 static int read_duration(const struct yaml_item *item, uint64_t *ms, struct err *err)
 {
     struct err why;
@@ -101,8 +106,8 @@ static int read_time_limit(const struct yaml_item *item, void *place, struct err
     return read_duration(item, place, err);
 }
 
-/* train.recipe: its defaults depend on train.precision, so jobspec.c reads it when that is known.
- */
+/* train.recipe and train.schedule: what they say depends on other values, so jobspec.c reads them
+ * when those are known. */
 static int read_later(const struct yaml_item *item, void *place, struct err *err)
 {
     (void)item, (void)place, (void)err;
@@ -238,6 +243,35 @@ static int read_env(const struct yaml_item *item, void *place, struct err *err)
     return 0;
 }
 
+const char *const jobspec_decay_groups[] = {"norms", "embedding", "head", "gate", "linears", NULL};
+
+/* optimizer.no_decay: a list of groups, maybe empty. */
+static int read_no_decay(const struct yaml_item *item, void *place, struct err *err)
+{
+    uint32_t *bits = place;
+    if (item->kind != YAML_ITEM_LIST) {
+        return yaml_refuse(item, err,
+                           "a list is expected (allowed: of norms, embedding, head, "
+                           "gate, linears)");
+    }
+    *bits = 0;
+    for (size_t i = 0; i < item->count; i++) {
+        const char *text = item->items[i]->text;
+        uint32_t bit = 0;
+        for (uint32_t g = 0; text != NULL && jobspec_decay_groups[g] != NULL; g++) {
+            bit |= strcmp(text, jobspec_decay_groups[g]) == 0 ? 1u << g : 0;
+        }
+        if (bit == 0) {
+            return yaml_refuse(item->items[i], err,
+                               "%.60s is not one of them (allowed: norms, embedding, head, gate, "
+                               "linears)",
+                               text != NULL ? text : "this");
+        }
+        *bits |= bit;
+    }
+    return 0;
+}
+
 /* ---- tables */
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
 static const char *const schedules[] = {"1f1b", "dualpipev", NULL};
@@ -285,6 +319,7 @@ static const struct yaml_field optimizer_fields[] = {
     REAL("eps", optimizer.eps, 1e-30, 1),
     REAL("weight_decay", optimizer.weight_decay, 0, 100),
     REAL("grad_clip", optimizer.grad_clip, 0, 1e6),
+    {.key = "no_decay", .type = YAML_CUSTOM, AT(optimizer.no_decay), .read = read_no_decay},
     {.key = NULL}};
 static const struct yaml_field train_fields[] = {
     {.key = "model",
@@ -316,6 +351,8 @@ static const struct yaml_field train_fields[] = {
     {.key = "tokens", .type = YAML_CUSTOM, AT(tokens), .read = read_tokens},
     {.key = "precision", .type = YAML_CHOICE, AT(precision), .choices = precisions},
     {.key = "recipe", .type = YAML_CUSTOM, .read = read_later},
+    {.key = "schedule", .type = YAML_CUSTOM, .read = read_later},
+    REAL("ema", ema, 0, 0.99999999),
     {.key = "parallel", .type = YAML_MAP, .fields = parallel_fields},
     {.key = "optimizer", .type = YAML_MAP, .fields = optimizer_fields},
     REAL("bias_update_speed", bias_update_speed, 0, 1),

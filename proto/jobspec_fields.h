@@ -9,6 +9,12 @@
 #define JOBSPEC_TOKENS_MAX 1000000000000000000ull /* 10^18 */
 #define JOBSPEC_PATH_MAX   2047u
 
+/* A count of tokens, such as 14.8T. */
+int jobspec_read_tokens(const struct yaml_item *item, uint64_t *tokens, struct err *err);
+
+/* Names of enum decay_group, first bit first; NULL after the last. */
+extern const char *const jobspec_decay_groups[];
+
 /* Of struct jobspec. */
 extern const struct yaml_field jobspec_fields[];
 

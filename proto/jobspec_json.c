@@ -7,6 +7,7 @@
 #include "lib/buf.h"
 #include "lib/buf_json.h"
 #include "proto/jobspec.h"
+#include "proto/jobspec_fields.h"
 
 static const char *const precisions[] = {"fp32", "bf16", "fp8"};
 static const char *const schedules[] = {"1f1b", "dualpipev"};
@@ -33,6 +34,19 @@ static void put_double(struct buf *out, const char *key, double value)
 {
     put_key(out, key);
     buf_json_double(out, value);
+}
+
+static void put_no_decay(struct buf *out, uint32_t groups)
+{
+    put_key(out, "no_decay");
+    buf_append_str(out, "[");
+    for (uint32_t g = 0; jobspec_decay_groups[g] != NULL; g++) {
+        if ((groups & 1u << g) != 0) {
+            buf_append_str(out, out->data[out->len - 1] == '[' ? "" : ", ");
+            buf_json_text(out, jobspec_decay_groups[g]);
+        }
+    }
+    buf_append_str(out, "]");
 }
 
 static void put_train(struct buf *out, const struct train_spec *t)
@@ -71,7 +85,11 @@ static void put_train(struct buf *out, const struct train_spec *t)
     put_double(out, "eps", t->optimizer.eps);
     put_double(out, "weight_decay", t->optimizer.weight_decay);
     put_double(out, "grad_clip", t->optimizer.grad_clip);
+    put_no_decay(out, t->optimizer.no_decay);
     buf_append_str(out, "}");
+    put_double(out, "ema", t->ema);
+    put_key(out, "schedule");
+    schedule_spec_json(out, &t->plan);
     put_double(out, "bias_update_speed", t->bias_update_speed);
     put_double(out, "balance_loss", t->balance_loss);
     put_double(out, "mtp_lambda", t->mtp_lambda);

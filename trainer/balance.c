@@ -1,5 +1,6 @@
 #include "trainer/balance.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,19 +38,26 @@ static uint64_t total_load(const struct router *r)
     return total;
 }
 
-double balance_max_violation(const struct router *routers, size_t count)
+static double violation(const struct router *r)
+{
+    uint64_t max = 0, total = total_load(r);
+    for (uint32_t e = 0; e < r->experts; e++) {
+        max = r->load[e] > max ? r->load[e] : max;
+    }
+    return total > 0 ? (double)max * r->experts / (double)total - 1.0 : 0.0;
+}
+
+double balance_max_violation(const struct router *routers, size_t count, double *each)
 {
     double sum = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct router *r = &routers[i];
-        uint64_t max = 0;
-        for (uint32_t e = 0; e < r->experts; e++) {
-            max = r->load[e] > max ? r->load[e] : max;
+        double x = violation(&routers[i]);
+        sum += x;
+        if (each != NULL) {
+            each[i] = x;
         }
-        uint64_t total = total_load(r);
-        sum += total > 0 ? (double)max * r->experts / (double)total - 1.0 : 0.0;
     }
-    return count > 0 ? sum / (double)count : 0.0;
+    return count > 0 ? sum / (double)count : NAN;
 }
 
 void balance_update(struct router *routers, size_t count, double speed)

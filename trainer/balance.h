@@ -13,8 +13,10 @@
 
 /* Sums the routers' loads over all ranks: each counted those of the layers it has. Collective. */
 int balance_sum_loads(struct router *routers, size_t count, struct comm *group, struct err *err);
-/* Largest load over the mean, minus 1, averaged over the routers; 0 when there are none. */
-double balance_max_violation(const struct router *routers, size_t count);
+/* MaxVio, largest load over the mean, minus 1: the mean over the routers; NAN when there are none.
+ * each: NULL, or of every router. */
+double balance_max_violation(const struct router *routers, size_t count, double *each);
+/* gamma: see schedule.h. */
 void balance_update(struct router *routers, size_t count, double speed);
 
 #endif

@@ -41,6 +41,7 @@ struct builder {
     struct recipe recipe;
     const struct op_table *op;
     struct shape shape;           /* the largest */
+    size_t sequences;             /* the most that its rows are cut into; 0: shape.batch */
     size_t operand_dy, operand_x; /* floats: the most any product needs */
 };
 
@@ -214,6 +215,8 @@ struct mtp {
     struct mat djoined, dembedded, dhidden; /* scratch */
 };
 void mtp_build(struct mtp *m, struct builder *b, uint32_t depth, struct router *router);
+/* The model's shape is that of fewer tokens a sequence from here on, and no more rows. */
+void mtp_set_shape(struct mtp *m, struct shape model);
 /* previous [batch, seq + 1 rows each]: what the module before (or the main model) gives. */
 int mtp_forward(struct ctx *c, struct mtp *m, const struct linear *embed, struct mat previous,
                 struct err *err);

@@ -27,7 +27,8 @@ static void build_memory(struct moe *m, struct builder *b)
     size_t most = ranks * rows * smaller(m->top_k, m->local);
     m->bias = arena_floats(keep, experts);
     m->weight = arena_floats(keep, pairs);
-    m->fraction = arena_floats(keep, b->shape.batch * experts);
+    size_t sequences = b->sequences > 0 ? b->sequences : b->shape.batch;
+    m->fraction = arena_floats(keep, sequences * experts);
     m->expert = arena_take(keep, pairs * sizeof *m->expert);
     m->scores = arena_mat(keep, rows, experts);
     m->place = arena_take(keep, pairs * sizeof *m->place);
@@ -45,7 +46,7 @@ static void build_memory(struct moe *m, struct builder *b)
     m->logits = arena_mat(scratch, rows, experts);
     m->token = arena_take(scratch, pairs * sizeof *m->token);
     m->dweight = arena_floats(scratch, pairs);
-    m->loss = arena_floats(scratch, b->shape.batch);
+    m->loss = arena_floats(scratch, sequences);
     m->dx_rows = arena_mat(scratch, most, hidden);
 
     m->host_expert = arena_take(host, pairs * sizeof *m->host_expert);

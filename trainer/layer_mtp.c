@@ -50,6 +50,17 @@ void mtp_build(struct mtp *m, struct builder *b, uint32_t depth, struct router *
         arena_mat(b->recipe.recompute_norm ? b->scratch : b->keep, rows, 2 * (size_t)hidden);
 }
 
+void mtp_set_shape(struct mtp *m, struct shape model)
+{
+    size_t seq = model.seq - m->depth, rows = model.batch * seq;
+    struct mat *all[] = {&m->embedded, &m->hidden,  &m->joined,    &m->out,    &m->normed,
+                         &m->dout,     &m->djoined, &m->dembedded, &m->dhidden};
+    m->shape = (struct shape){model.batch, seq, rows};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        all[i]->rows = rows;
+    }
+}
+
 /* Input of eh_proj. */
 static void join(const struct ctx *c, struct mtp *m)
 {

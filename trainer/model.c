@@ -2,6 +2,7 @@
  */
 #include "trainer/model.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,12 @@ static void build_slot(struct model *m, const struct stage *stage, struct slot *
     }
 }
 
+static size_t most_sequences(const struct model_options *o)
+{
+    uint32_t context = o->shortest_context > 0 ? o->shortest_context : o->sequence_length;
+    return (size_t)o->micro_batch * (o->sequence_length / context);
+}
+
 /* Runs twice: to count, and with memory. */
 static void build(struct model *m)
 {
@@ -100,6 +107,7 @@ static void build(struct model *m)
         .recipe = m->params.recipe,
         .op = m->options.op,
         .shape = m->shape,
+        .sequences = most_sequences(&m->options),
     };
     params_begin(p);
     m->keep.used = m->scratch.used = m->host.used = 0;
@@ -290,6 +298,28 @@ void model_init(struct model *m)
 void model_refresh(struct model *m)
 {
     params_refresh(&m->params);
+}
+
+void model_set_context(struct model *m, uint32_t context)
+{
+    const struct model_options *o = &m->options;
+    assert(context > 0 && o->sequence_length % context == 0);
+    m->shape.seq = context;
+    m->shape.batch = m->shape.rows / context;
+    assert(m->shape.batch <= most_sequences(o));
+    m->ctx.balance_scale = (float)(o->balance_alpha * context);
+    for (uint32_t i = 0; i < m->stages; i++) {
+        for (uint32_t k = 0; m->stage[i].last && k < m->stage[i].what.slots; k++) {
+            for (uint32_t d = 0; d < m->config.num_nextn_predict_layers; d++) {
+                mtp_set_shape(&m->stage[i].slot[k].mtp[d], m->shape);
+            }
+        }
+    }
+}
+
+void model_set_mtp_lambda(struct model *m, double lambda)
+{
+    m->options.mtp_lambda = lambda;
 }
 
 void model_zero_grad(struct model *m)

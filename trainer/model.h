@@ -31,6 +31,7 @@ struct model_options {
     enum precision precision;
     const struct recipe *recipe; /* borrowed until model_create returns; NULL: the precision's */
     uint32_t micro_batch, sequence_length;
+    uint32_t shortest_context; /* that model_set_context may set; 0: sequence_length */
     double balance_alpha, mtp_lambda, init_std;
     uint64_t seed;
     struct model_stage stage[MODEL_STAGES_MAX]; /* what this rank holds, in the model's order */
@@ -47,7 +48,6 @@ struct param {
     size_t count;
     float *weight;  /* FP32 master, back-end memory */
     float *grad;    /* FP32 */
-    bool decay;     /* weight decay applies: matrices yes, norms no */
     bool quantised; /* a Linear of the FP8 recipe */
     int32_t expert; /* global expert id, or -1: replicated over the dense group */
     bool
@@ -96,6 +96,10 @@ void model_init(struct model *model);
 /* Call after weights changed and before the next forward: refreshes the low-precision copies. */
 void model_refresh(struct model *model);
 void model_zero_grad(struct model *model);
+/* From here on, between steps only: each sequence is cut into equal ones of `context` tokens, which
+ * divides sequence_length; and the weight of the MTP loss. */
+void model_set_context(struct model *model, uint32_t context);
+void model_set_mtp_lambda(struct model *model, double lambda);
 
 /* ---- one micro-batch through one stage */
 struct model_pass {

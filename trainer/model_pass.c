@@ -9,8 +9,8 @@
 
 static int check_tokens(const struct model *m, const int32_t *tokens, struct err *err)
 {
-    size_t row = m->shape.seq + 1;
-    for (size_t i = 0; i < m->shape.batch * row; i++) {
+    size_t row = m->options.sequence_length + 1;
+    for (size_t i = 0; i < m->options.micro_batch * row; i++) {
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= m->config.vocab_size) {
             return err_set(
                 err, ERR_DATA,
@@ -22,13 +22,14 @@ static int check_tokens(const struct model *m, const int32_t *tokens, struct err
     return 0;
 }
 
-/* out[b, i] = tokens[b, i + shift], seq of them a row */
+/* out[b, i] = tokens[b, i + shift], seq of them a row; a row of tokens may hold several contexts */
 static void load_shifted(struct model *m, const int32_t *tokens, size_t shift, size_t seq,
                          int32_t *out)
 {
+    size_t length = m->options.sequence_length, contexts = length / m->shape.seq;
     for (size_t b = 0; b < m->shape.batch; b++) {
-        memcpy(m->host_token + b * seq, tokens + b * (m->shape.seq + 1) + shift,
-               seq * sizeof *tokens);
+        size_t first = b / contexts * (length + 1) + b % contexts * m->shape.seq;
+        memcpy(m->host_token + b * seq, tokens + first + shift, seq * sizeof *tokens);
     }
     m->options.op->copy_from_host(out, m->host_token, m->shape.batch * seq * sizeof *tokens);
 }

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/mem.h"
 
@@ -55,6 +56,25 @@ void optim_fini(struct optim *o)
     *o = (struct optim){0};
 }
 
+bool optim_decays(const struct train_spec *spec, const struct param *p)
+{
+    static const struct {
+        const char *name;
+        enum decay_group group;
+    } named[] = {{"model.embed_tokens.weight", DECAY_EMBEDDING},
+                 {"lm_head.weight", DECAY_HEAD},
+                 {".mlp.gate.weight", DECAY_GATE}};
+    enum decay_group group = p->is_vector ? DECAY_NORMS : DECAY_LINEARS;
+    size_t length = strlen(p->name);
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) {
+        size_t n = strlen(named[i].name);
+        if (n <= length && strcmp(p->name + length - n, named[i].name) == 0) {
+            group = named[i].group;
+        }
+    }
+    return (spec->optimizer.no_decay & group) == 0;
+}
+
 /* In rows, so that several threads may share it. */
 static void round_bf16(const struct op_table *op, float *x, size_t count)
 {
@@ -75,11 +95,10 @@ void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, d
     for (size_t i = 0; i < o->parts; i++) {
         const struct optim_part *part = &o->part[i];
         const struct param *p = &o->params[part->param];
+        float decay = optim_decays(spec, p) ? (float)spec->optimizer.weight_decay : 0.0f;
         o->op->adamw(p->weight + part->first, part->state[OPTIM_M], part->state[OPTIM_V],
                      p->grad + part->first, part->count, (float)grad_scale, (float)lr, (float)beta1,
-                     (float)beta2, (float)spec->optimizer.eps,
-                     p->decay ? (float)spec->optimizer.weight_decay : 0.0f, correction1,
-                     correction2);
+                     (float)beta2, (float)spec->optimizer.eps, decay, correction1, correction2);
         if (spec->recipe.moments == PRECISION_BF16) {
             round_bf16(o->op, part->state[OPTIM_M], part->count);
             round_bf16(o->op, part->state[OPTIM_V], part->count);

@@ -8,6 +8,7 @@
 #ifndef TRAINER_OPTIM_H
 #define TRAINER_OPTIM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,8 @@ struct optim_window {
 void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count,
                 const struct optim_window *windows, size_t window_count);
 void optim_fini(struct optim *o);
+/* Whether weight decay applies: not to the groups of optimizer.no_decay. */
+bool optim_decays(const struct train_spec *spec, const struct param *p);
 /* One update of the parts here. step counts from 1; grad_scale multiplies every gradient
  * (clipping). The caller refreshes the model. */
 void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, double lr,

@@ -219,7 +219,6 @@ void params_linear(struct params *p, struct linear *l, enum linear_kind kind, in
     item->rows = rows;
     item->cols = cols;
     item->count = (size_t)rows * cols;
-    item->decay = true;
     item->quantised = kind == LINEAR_RECIPE;
     item->expert = expert;
     place(p, item);

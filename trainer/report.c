@@ -4,13 +4,18 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "lib/clock.h"
 #include "lib/log.h"
+#include "lib/mem.h"
 #include "proto/ds.pb-c.h"
 #include "proto/reporter.h"
+#include "trainer/model.h"
 #include "trainer/progress.h"
+
+#define TAG_BYTES 48
 
 int report_init(struct report *r, bool speaks, struct reporter *reporter, uint64_t epoch,
                 uint64_t steps, const char *tb_dir, uint64_t first_step, struct err *err)
@@ -61,12 +66,18 @@ size_t report_format(const struct report_step *s, char *text, size_t bytes)
     if (!isnan(s->valid_loss)) {
         n = put(text, bytes, n, " valid_loss=%.4f", s->valid_loss);
     }
+    if (!isnan(s->valid_maxvio)) {
+        n = put(text, bytes, n, " valid_maxvio=%.2f", s->valid_maxvio);
+    }
+    for (size_t i = 0; i < s->router_count; i++) {
+        n = put(text, bytes, n, "%s%.2f", i == 0 ? " maxvio_layers=" : ",", s->layer_maxvio[i]);
+    }
     return n;
 }
 
 static void write_line(const struct report_step *s)
 {
-    char line[512];
+    char line[4096];
     size_t n = report_format(s, line, sizeof line - 1);
     line[n++] = '\n';
     /* A reader that went away is no reason to stop a run. */
@@ -83,23 +94,34 @@ static void write_events(struct report *r, const struct report_step *s)
         {"train/grad_norm", s->grad_norm},
         {"train/lr", s->lr},
         {"valid/loss", s->valid_loss},
+        {"valid/balance_maxvio", s->valid_maxvio},
         {"speed/tokens_per_s", s->tokens_per_s},
         {"speed/step_ms", (double)s->step_ms},
         {"speed/ckpt_stall_ms", (double)s->ckpt_stall_ms},
         {"speed/data_wait_ms", (double)s->data_wait_ms},
     };
-    struct tfevents_scalar there[sizeof all / sizeof all[0]];
+    const size_t most = sizeof all / sizeof all[0];
+    struct tfevents_scalar *there = mem_alloc_array(most + s->router_count, sizeof *there);
+    char(*tag)[TAG_BYTES] = mem_alloc_array(s->router_count, sizeof *tag);
     size_t n = 0;
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    for (size_t i = 0; i < most; i++) {
         if (!isnan(all[i].value)) {
             there[n++] = all[i];
         }
+    }
+    for (size_t i = 0; i < s->router_count; i++) {
+        unsigned layer = 0;
+        sscanf(s->routers[i].name, "model.layers.%u.", &layer);
+        snprintf(tag[i], sizeof tag[i], "balance/maxvio_layer_%02u", layer);
+        there[n++] = (struct tfevents_scalar){tag[i], s->layer_maxvio[i]};
     }
     struct err err = {0};
     if (tfevents_write(&r->events, clock_wall_ms(), s->step, there, n, &err) != 0) {
         log_warn("no more TensorBoard events: %s", err.text);
         tfevents_close(&r->events);
     }
+    free(there);
+    free(tag);
 }
 
 static void send_metric(struct report *r, const struct report_step *s)

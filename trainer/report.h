@@ -11,11 +11,15 @@
 #include "trainer/tfevents.h"
 
 struct reporter;
+struct router;
 
 /* One step. NAN: not there (no MTP, no experts, no validation this time). */
 struct report_step {
     uint64_t step, tokens;
-    double loss, mtp_loss, balance_maxvio, grad_norm, lr, valid_loss;
+    double loss, mtp_loss, balance_maxvio, grad_norm, lr, valid_loss, valid_maxvio;
+    const struct router *routers; /* borrowed */
+    const double *layer_maxvio;   /* borrowed; of each router */
+    size_t router_count;
     double tokens_per_s;
     int64_t step_ms, ckpt_stall_ms, data_wait_ms;
 };

@@ -50,7 +50,9 @@ struct train {
     struct optim optim;
     struct ckpt_tensors tensors;
     struct ckpt_saver *saver;
-    struct ckpt_facts at; /* where the run stands */
+    struct ckpt_facts at;      /* where the run stands */
+    struct schedule_point now; /* of the step under way */
+    double *layer_maxvio;      /* of each router, of the last step */
     struct report report;
     int32_t *tokens; /* this rank's sequences of a step, or a micro-batch of validation */
     int64_t saved_at_ms, step_began_ns;
@@ -105,6 +107,7 @@ static int create_model(struct train *t, struct err *err)
         .recipe = &t->spec->recipe,
         .micro_batch = t->spec->micro_batch,
         .sequence_length = t->spec->sequence_length,
+        .shortest_context = schedule_shortest_context(t->spec),
         .balance_alpha = t->spec->balance_loss,
         .mtp_lambda = t->spec->mtp_lambda,
         .init_std = t->spec->init_std,
@@ -113,6 +116,7 @@ static int create_model(struct train *t, struct err *err)
     TRY(model_create(&t->model, &options, err));
     t->params = model_params(t->model, &t->param_count);
     t->routers = model_routers(t->model, &t->router_count);
+    t->layer_maxvio = mem_alloc_array(t->router_count, sizeof *t->layer_maxvio);
     return 0;
 }
 
@@ -270,16 +274,24 @@ static void teardown(struct train *t)
     feed_close(&t->feed);
     ckpt_facts_fini(&t->at);
     free(t->tokens);
+    free(t->layer_maxvio);
 }
 
 /* ---- a step */
+
+static void begin_step(struct train *t)
+{
+    t->now = schedule_next(t->spec, t->at.step, t->at.tokens);
+    model_set_context(t->model, t->now.context);
+    model_set_mtp_lambda(t->model, t->now.mtp_lambda);
+}
 
 static int accumulate_gradients(struct train *t, struct model_losses *sums, struct err *err)
 {
     uint64_t first;
     uint64_t count;
-    my_share(t, t->spec->global_batch, &first, &count);
-    double targets = (double)t->spec->global_batch * t->spec->sequence_length;
+    my_share(t, t->now.batch, &first, &count);
+    double targets = (double)t->now.batch * t->spec->sequence_length;
     size_t width = (size_t)t->spec->sequence_length + 1;
     int64_t start = clock_boot_ns();
     int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
@@ -353,6 +365,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     const struct train_options *o = t->o;
     struct model_losses mine = {0};
     uint64_t step = t->at.step + 1;
+    begin_step(t);
     TRY(accumulate_gradients(t, &mine, err));
     TRY(sum_facts(t, &mine, sums, err));
     TRY(balance_sum_loads(t->routers, t->router_count, o->world, err));
@@ -362,16 +375,18 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     TRY(check_finite(t, out, err));
     double clip = t->spec->optimizer.grad_clip;
     double scale = clip > 0 && out->grad_norm > clip ? clip / out->grad_norm : 1.0;
-    out->lr = schedule_lr(t->spec, step);
+    out->lr = t->now.lr;
     optim_step(&t->optim, t->spec, step, out->lr, scale);
     TRY(zero_gather(&t->zero, err));
-    out->balance_maxvio =
-        t->router_count > 0 ? balance_max_violation(t->routers, t->router_count) : NAN;
-    balance_update(t->routers, t->router_count, t->spec->bias_update_speed);
+    out->balance_maxvio = balance_max_violation(t->routers, t->router_count, t->layer_maxvio);
+    out->layer_maxvio = t->layer_maxvio;
+    out->routers = t->routers;
+    out->router_count = t->router_count;
+    balance_update(t->routers, t->router_count, t->now.bias_speed);
     model_refresh(t->model);
     t->at.step = step;
     t->at.tokens += (uint64_t)sums[TOKENS];
-    t->at.position += t->spec->global_batch;
+    t->at.position += t->now.batch;
     t->at.loss = out->loss;
     t->at.mtp_loss = out->mtp_loss;
     out->step = step;
@@ -379,21 +394,25 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     return 0;
 }
 
-static int validate(struct train *t, double *loss, struct err *err)
+/* Loss and MaxVio over the whole validation set, at the context of the step before. */
+static int validate(struct train *t, struct report_step *out, struct err *err)
 {
     uint64_t n = (uint64_t)t->spec->valid_batches * t->spec->global_batch;
     uint64_t first;
     uint64_t count;
     my_share(t, n, &first, &count);
     struct model_losses mine = {0};
+    model_router_reset(t->model);
     for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
         TRY(feed_valid(&t->feed, first + done, t->spec->micro_batch, n, t->tokens, err));
-        TRY(model_eval(t->model, t->tokens, false, &mine, err));
+        TRY(model_eval(t->model, t->tokens, true, &mine, err));
     }
     double sums[2] = {mine.loss, (double)mine.tokens};
     TRY(t->o->world->ops->all_reduce_sum_f64(t->o->world, sums, 2, err));
-    *loss = sums[0] / sums[1];
-    t->at.valid_loss = *loss;
+    TRY(balance_sum_loads(t->routers, t->router_count, t->o->world, err));
+    out->valid_maxvio = balance_max_violation(t->routers, t->router_count, NULL);
+    out->valid_loss = sums[0] / sums[1];
+    t->at.valid_loss = out->valid_loss;
     t->at.valid_step = t->at.step;
     return 0;
 }
@@ -419,7 +438,7 @@ static void finish_report(struct train *t, struct report_step *out)
     int64_t now = clock_boot_ns();
     out->step_ms = (now - t->step_began_ns) / 1000000;
     double seconds = (double)(now - t->step_began_ns) / 1e9;
-    out->tokens_per_s = (double)t->spec->global_batch * t->spec->sequence_length / seconds;
+    out->tokens_per_s = (double)t->now.batch * t->spec->sequence_length / seconds;
     out->ckpt_stall_ms = t->stall_ms;
     t->stall_ms = 0;
     out->data_wait_ms = t->data_wait_ns / 1000000;
@@ -469,10 +488,10 @@ static int loop(struct train *t, struct err *err)
     t->step_began_ns = clock_boot_ns();
     for (;;) {
         double sums[SUMS] = {0};
-        struct report_step out = {.valid_loss = NAN};
+        struct report_step out = {.valid_loss = NAN, .valid_maxvio = NAN};
         TRY(optimise(t, &out, sums, err));
         if (validation_is_due(t)) {
-            TRY(validate(t, &out.valid_loss, err));
+            TRY(validate(t, &out, err));
         }
         bool last = t->at.step == t->spec->steps;
         bool stop = sums[STOP] > 0 && !last;

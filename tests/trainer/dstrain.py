@@ -265,6 +265,6 @@ def read_events(folder):
 
 STEP_LINE = re.compile(
     r"step=(\d+) tokens=(\d+) loss=(\d+\.\d{4}) mtp_loss=(\d+\.\d{4}) balance_maxvio=(\d+\.\d\d) grad_norm=(\d+\.\d{3}) "
-    r"lr=(\d\.\de-\d\d) tok_s=(\d+) step_ms=(\d+)( valid_loss=(\d+\.\d{4}))?"
+    r"lr=(\d\.\de-\d\d) tok_s=(\d+) step_ms=(\d+)( valid_loss=(\d+\.\d{4}) valid_maxvio=(\d+\.\d\d))?( maxvio_layers=(\d+\.\d\d(?:,\d+\.\d\d)*))"
 )
 

@@ -394,6 +394,7 @@ static void test_line(void **state)
                             .grad_norm = 0.812,
                             .lr = 2.2e-4,
                             .valid_loss = NAN,
+                            .valid_maxvio = NAN,
                             .tokens_per_s = 15321.3,
                             .step_ms = 267};
     report_format(&s, line, sizeof line);
@@ -402,9 +403,13 @@ static void test_line(void **state)
                               "step_ms=267");
     s.mtp_loss = s.balance_maxvio = NAN;
     s.valid_loss = 2.4;
+    s.valid_maxvio = 0.052;
+    s.layer_maxvio = (const double[]){0.25, 1};
+    s.router_count = 2;
     report_format(&s, line, sizeof line);
     assert_string_equal(line, "step=120 tokens=491520 loss=2.3141 grad_norm=0.812 lr=2.2e-04 "
-                              "tok_s=15321 step_ms=267 valid_loss=2.4000");
+                              "tok_s=15321 step_ms=267 valid_loss=2.4000 valid_maxvio=0.05 "
+                              "maxvio_layers=0.25,1.00");
     assert_int_equal(report_format(&s, line, 20), 19);
     assert_int_equal(strlen(line), 19);
 }

@@ -216,13 +216,68 @@ static void test_nothing_left(void **state)
     free(a.grad), free(b.grad);
 }
 
+/* A model whose sequences are cut into contexts computes what one of such short sequences does, to
+ * the bit, and afterwards again what it did. */
+static void test_contexts(void **state)
+{
+    (void)state;
+    enum { LONG = 64, SHORT = 16, CUTS = LONG / SHORT };
+    struct model_config c = config_of(48);
+    struct model_losses whole[2] = {0}, cut = {0}, sums = {0};
+    int32_t tokens[2 * (LONG + 1)], pieces[2 * CUTS * (SHORT + 1)];
+    struct model *a = NULL, *b = NULL;
+    struct model_options o = {.config = &c,
+                              .op = op_cpu(1),
+                              .mesh = &mesh,
+                              .precision = PRECISION_FP8,
+                              .micro_batch = 2,
+                              .sequence_length = LONG,
+                              .shortest_context = SHORT,
+                              .balance_alpha = 1e-3,
+                              .mtp_lambda = 0.3,
+                              .init_std = 0.05,
+                              .seed = 3};
+    assert_int_equal(model_create(&a, &o, NULL), 0);
+    o.micro_batch = 2 * CUTS;
+    o.sequence_length = SHORT;
+    o.shortest_context = 0;
+    assert_int_equal(model_create(&b, &o, NULL), 0);
+    model_init(a), model_init(b);
+    for (int32_t i = 0; i < 2 * (LONG + 1); i++) {
+        tokens[i] = i * i % 61;
+    }
+    for (int i = 0; i < 2 * CUTS; i++) {
+        memcpy(pieces + i * (SHORT + 1), tokens + i / CUTS * (LONG + 1) + i % CUTS * SHORT,
+               (SHORT + 1) * sizeof *tokens);
+    }
+    for (int pass = 0; pass < 2; pass++) {
+        model_set_context(a, LONG);
+        assert_int_equal(model_train(a, tokens, 0.01, &whole[pass], NULL), 0);
+        model_zero_grad(a);
+        model_set_context(a, SHORT);
+        sums = (struct model_losses){0};
+        assert_int_equal(model_train(a, tokens, 0.01, &sums, NULL), 0);
+        if (pass == 0) {
+            assert_int_equal(model_train(b, pieces, 0.01, &cut, NULL), 0);
+        }
+        assert_memory_equal(&sums, &cut, sizeof cut);
+        for (int experts = 0; experts < 2; experts++) {
+            struct param_range x = model_param_range(a, experts != 0);
+            struct param_range y = model_param_range(b, experts != 0);
+            assert_memory_equal(x.grad, y.grad, x.count * sizeof(float));
+        }
+    }
+    assert_memory_equal(&whole[0], &whole[1], sizeof whole[0]);
+    assert_true(whole[0].loss != cut.loss);
+    model_destroy(a), model_destroy(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_each_choice),
-        cmocka_unit_test(test_nothing_left),
+        cmocka_unit_test(test_recompute),   cmocka_unit_test(test_swiglu),
+        cmocka_unit_test(test_each_choice), cmocka_unit_test(test_nothing_left),
+        cmocka_unit_test(test_contexts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
