@@ -94,25 +94,10 @@ static void inspect(struct sim *sim, uint64_t a, uint64_t b, void *payload)
 
 static void run_until(struct sim *sim, int64_t end_ms, bool all_ended)
 {
-    while (sim->heap_count > 0 && sim->heap[0].at_ms <= end_ms) {
-        struct sim_event event = sim->heap[0];
-        /* Sift the last one down from the top. */
-        struct sim_event last = sim->heap[--sim->heap_count];
-        size_t i = 0;
-        for (size_t child; (child = 2 * i + 1) < sim->heap_count; i = child) {
-            const struct sim_event *c = &sim->heap[child];
-            if (child + 1 < sim->heap_count &&
-                (c[1].at_ms < c->at_ms || (c[1].at_ms == c->at_ms && c[1].seq < c->seq))) {
-                c = &sim->heap[++child];
-            }
-            if (last.at_ms < c->at_ms || (last.at_ms == c->at_ms && last.seq < c->seq)) {
-                break;
-            }
-            sim->heap[i] = *c;
-        }
-        sim->heap[i] = last;
+    struct heap_event event;
+    while (heap_next_ms(&sim->heap) <= end_ms && heap_take(&sim->heap, &event)) {
         sim->now_ms = event.at_ms;
-        event.fn(sim, event.a, event.b, event.payload);
+        ((sim_fn)event.fn)(sim, event.a, event.b, event.payload);
         if (all_ended && check_all_ended(sim)) {
             return;
         }
@@ -149,9 +134,7 @@ static void begin(struct sim *sim)
 static void finish(struct sim *sim)
 {
     coord_stop(sim);
-    for (size_t i = 0; i < sim->heap_count; i++) {
-        free(sim->heap[i].payload);
-    }
+    heap_fini(&sim->heap);
     for (size_t i = 0; i < sim->gang_count; i++) {
         free(sim->gangs[i]);
     }
@@ -161,7 +144,6 @@ static void finish(struct sim *sim)
             free(sim->workers[i].outbox[j].message);
         }
     }
-    free(sim->heap);
     free(sim->disk);
     free(sim->origins);
     file_remove_tree(sim->dir, NULL);

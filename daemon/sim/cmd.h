@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "daemon/sim/report.h"
 #include "lib/err.h"
 
 int cmd_run(int argc, char **argv);
@@ -14,5 +15,6 @@ int cmd_fail(const struct err *err);
 /* A whole number within bounds; what: the option's name. */
 int cmd_number(const char *what, const char *text, uint64_t low, uint64_t high, uint64_t *value,
                struct err *err);
+int cmd_format(const char *text, enum report_format *format, struct err *err);
 
 #endif

@@ -3,47 +3,137 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "daemon/sim/chaos.h"
 #include "daemon/sim/cmd.h"
+#include "daemon/sim/fleet.h"
+#include "daemon/sim/report.h"
+#include "daemon/sim/scenario.h"
+#include "lib/clock.h"
+
+#define SET_MAX 64
 
 static const char usage[] =
     "usage: dssim run [--seed S] [--verbose]\n"
+    "       dssim run --scenario F [--faults F] [--set K=V]... [--seed S] [-o FORMAT] "
+    "[--plot[=FILE]]\n"
     "One simulated cluster from one seed; the same seed gives the same run to the bit.\n"
+    "Without a scenario: a random small cluster under every fault, watched by every checker.\n"
     "\n"
+    "  --scenario F    a scenario file, or the name of one of etc/sim, such as deepseek-v3\n"
+    "  --faults F      the faults of another scenario (llama3, meta-rsc1, fire-flyer), or none\n"
+    "  --set K=V       another value of the scenario, such as cluster.nodes=512\n"
     "  --seed S        where chance begins (default 1)\n"
+    "  -o FORMAT       table (default), csv or json\n"
     "  --verbose       tell what happens\n";
 
-static const struct option long_options[] = {
-    {"seed", required_argument, NULL, 's'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+struct options {
+    const char *scenario, *faults;
+    const char *set[SET_MAX];
+    size_t set_count;
+    uint64_t seed;
+    enum report_format format;
+    bool verbose, finished;
 };
+
+static const struct option long_options[] = {
+    {"scenario", required_argument, NULL, 'f'}, {"faults", required_argument, NULL, 'F'},
+    {"set", required_argument, NULL, 'S'},      {"seed", required_argument, NULL, 's'},
+    {"output", required_argument, NULL, 'o'},   {"verbose", no_argument, NULL, 'v'},
+    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+};
+
+static int parse(int argc, char **argv, struct options *o, struct err *err)
+{
+    int c;
+    while ((c = getopt_long(argc, argv, "ho:v", long_options, NULL)) != -1) {
+        switch (c) {
+        case 'f':
+            o->scenario = optarg;
+            break;
+        case 'F':
+            o->faults = optarg;
+            break;
+        case 'S':
+            if (o->set_count == SET_MAX) {
+                return err_set(err, ERR_USAGE, "more than %d --set", SET_MAX);
+            }
+            o->set[o->set_count++] = optarg;
+            break;
+        case 's':
+            TRY(cmd_number("--seed", optarg, 0, UINT64_MAX / 2, &o->seed, err));
+            break;
+        case 'o':
+            TRY(cmd_format(optarg, &o->format, err));
+            break;
+        case 'v':
+            o->verbose = true;
+            break;
+        case 'h':
+            fputs(usage, stdout);
+            o->finished = true;
+            return 0;
+        default:
+            return err_set(err, ERR_USAGE, "wrong use (dssim run --help)");
+        }
+    }
+    if (optind < argc) {
+        return err_set(err, ERR_USAGE, "unexpected argument '%s' (dssim run --help)", argv[optind]);
+    }
+    if (o->scenario == NULL && (o->faults != NULL || o->set_count > 0)) {
+        return err_set(err, ERR_USAGE, "--faults and --set belong to a --scenario");
+    }
+    return 0;
+}
+
+static int run_scenario(const struct options *o, struct err *err)
+{
+    struct scenario scenario;
+    struct fleet_result result;
+    TRY(scenario_load(&scenario, o->scenario, o->faults, o->set, o->set_count, err));
+    scenario.setup.seed = o->seed;
+    scenario.setup.verbose = o->verbose;
+    int64_t began_ms = clock_boot_ms();
+    int rc = fleet_run(&scenario.setup, scenario.jobs, scenario.job_count, &result, err);
+    if (rc == 0) {
+        struct report report;
+        struct buf text = {0};
+        report_make(&report, &scenario, &result);
+        report_write(&text, o->format, &report, &scenario, &result);
+        fwrite(text.data, 1, text.len, stdout);
+        buf_fini(&text);
+        if (o->format == REPORT_TABLE) {
+            printf("simulated in            %.1f s\n", (double)(clock_boot_ms() - began_ms) / 1000);
+        }
+        if (scenario.setup.horizon_ms == 0 && report.completed < report.jobs) {
+            rc = err_set(err, ERR_CONFLICT, "%" PRIu64 " of %" PRIu64 " jobs did not complete",
+                         report.jobs - report.completed, report.jobs);
+        }
+    }
+    fleet_result_fini(&result);
+    scenario_fini(&scenario);
+    return rc;
+}
 
 int cmd_run(int argc, char **argv)
 {
     struct err err = {0};
-    uint64_t seed = 1;
-    bool verbose = false;
-    int c;
-    while ((c = getopt_long(argc, argv, "hv", long_options, NULL)) != -1) {
-        switch (c) {
-        case 's':
-            if (cmd_number("--seed", optarg, 0, UINT64_MAX / 2, &seed, &err) != 0) {
-                return cmd_fail(&err);
-            }
-            break;
-        case 'v':
-            verbose = true;
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        default:
-            return err_exit_status(ERR_USAGE);
-        }
+    struct options o = {.seed = 1};
+    if (parse(argc, argv, &o, &err) != 0) {
+        return cmd_fail(&err);
     }
-    chaos_run(seed, verbose, false);
+    if (o.finished) {
+        return 0;
+    }
+    if (o.scenario == NULL) {
+        chaos_run(o.seed, o.verbose, false);
+        return 0;
+    }
+    if (run_scenario(&o, &err) != 0) {
+        fflush(stdout);
+        cmd_fail(&err);
+        return err.code == ERR_USAGE ? 2 : err.code == ERR_NOT_FOUND ? 3 : 1;
+    }
     return 0;
 }

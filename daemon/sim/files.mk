@@ -1,12 +1,22 @@
 # dssim, the simulator: the core archive as it is, on a virtual clock.
 SIM_SRC := \
+  daemon/sim/audit.c \
   daemon/sim/chaos.c \
   daemon/sim/check.c \
   daemon/sim/cmd_run.c \
   daemon/sim/cmd_swarm.c \
   daemon/sim/coord.c \
+  daemon/sim/fleet.c \
+  daemon/sim/fleet_fault.c \
+  daemon/sim/fleet_gang.c \
+  daemon/sim/fleet_node.c \
   daemon/sim/gang.c \
+  daemon/sim/heap.c \
   daemon/sim/net.c \
+  daemon/sim/report.c \
+  daemon/sim/rng.c \
+  daemon/sim/scenario.c \
+  daemon/sim/schedule.c \
   daemon/sim/sim.c \
   daemon/sim/swarm.c \
   daemon/sim/users.c \

@@ -45,6 +45,16 @@ int cmd_number(const char *what, const char *text, uint64_t low, uint64_t high, 
     return 0;
 }
 
+int cmd_format(const char *text, enum report_format *format, struct err *err)
+{
+    int value = report_format_parse(text);
+    if (value < 0) {
+        return err_set(err, ERR_USAGE, "-o: unknown format '%s' (allowed: table, csv, json)", text);
+    }
+    *format = (enum report_format)value;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";

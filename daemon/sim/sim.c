@@ -1,65 +1,38 @@
 #include "daemon/sim/sim.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "daemon/sim/rng.h"
 #include "lib/hash.h"
 #include "lib/mem.h"
 
-static bool before(const struct sim_event *a, const struct sim_event *b)
-{
-    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->seq < b->seq;
-}
-
 void sim_after(struct sim *sim, int64_t delay_ms, sim_fn fn, uint64_t a, uint64_t b, void *payload)
 {
-    void *heap = sim->heap;
-    mem_grow(&heap, &sim->heap_capacity, sim->heap_count + 1, sizeof *sim->heap);
-    sim->heap = heap;
-    size_t i = sim->heap_count++;
-    struct sim_event event = {
-        sim->now_ms + (delay_ms > 0 ? delay_ms : 0), sim->next_seq++, fn, a, b, payload};
-    while (i > 0 && before(&event, &sim->heap[(i - 1) / 2])) {
-        sim->heap[i] = sim->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    sim->heap[i] = event;
-}
-
-/* splitmix64 */
-static uint64_t next(struct sim *sim)
-{
-    uint64_t z = sim->rng += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    heap_add(&sim->heap, sim->now_ms + (delay_ms > 0 ? delay_ms : 0), (void (*)(void))fn, a, b,
+             payload);
 }
 
 uint64_t sim_roll(struct sim *sim, uint64_t bound)
 {
-    return next(sim) % bound;
+    return rng_roll(&sim->rng, bound);
 }
 
 int64_t sim_between(struct sim *sim, int64_t low, int64_t high)
 {
-    return low + (int64_t)sim_roll(sim, (uint64_t)(high - low) + 1);
+    return rng_between(&sim->rng, low, high);
 }
 
 bool sim_chance(struct sim *sim, double probability)
 {
-    return (double)(next(sim) >> 11) < probability * 9007199254740992.0;
+    return rng_chance(&sim->rng, probability);
 }
 
 int64_t sim_wait(struct sim *sim, int64_t mean_ms)
 {
-    if (mean_ms == 0) {
-        return INT64_MAX / 4;
-    }
-    double u = ((double)(next(sim) >> 11) + 1) / 9007199254740993.0;
-    return (int64_t)(-log(u) * (double)mean_ms) + 1;
+    return rng_wait(&sim->rng, (double)mean_ms);
 }
 
 void sim_fail(struct sim *sim, const char *fmt, ...)

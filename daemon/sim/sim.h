@@ -18,6 +18,7 @@
 
 #include "daemon/core/core.h"
 #include "daemon/core/pump.h"
+#include "daemon/sim/heap.h"
 #include "daemon/store.h"
 
 #define SIM_NODES_MAX 6
@@ -31,13 +32,6 @@ struct up;
 
 /* ---- sim.c: time and chance */
 typedef void (*sim_fn)(struct sim *sim, uint64_t a, uint64_t b, void *payload);
-struct sim_event {
-    int64_t at_ms;
-    uint64_t seq; /* of two at the same time the one that was set first */
-    sim_fn fn;
-    uint64_t a, b;
-    void *payload; /* owned by the event until fn gets it; freed when it never fires */
-};
 /* fn at now + delay; it takes over payload, which came from malloc. */
 void sim_after(struct sim *sim, int64_t delay_ms, sim_fn fn, uint64_t a, uint64_t b, void *payload);
 uint64_t sim_roll(struct sim *sim, uint64_t bound);              /* 0..bound-1 */
@@ -143,9 +137,7 @@ struct sim {
     struct sim_options options;
     bool verbose, calm; /* calm: no new faults */
     int64_t now_ms;
-    struct sim_event *heap;
-    size_t heap_count, heap_capacity;
-    uint64_t next_seq;
+    struct heap heap;
 
     /* coord.c */
     char dir[64];

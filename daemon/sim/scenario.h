@@ -1,0 +1,32 @@
+/* A scenario file: a cluster, its faults, what runs on it. docs/simulator.md describes the keys. */
+#ifndef DAEMON_SIM_SCENARIO_H
+#define DAEMON_SIM_SCENARIO_H
+
+#include <stddef.h>
+
+#include "daemon/sim/fleet.h"
+#include "lib/err.h"
+
+struct scenario {
+    char *name;  /* owned */
+    char *model; /* owned; what setup.model points to */
+    struct fleet_setup setup;
+    struct fleet_job *jobs; /* owned */
+    size_t job_count;
+    bool chain; /* each job after the one before */
+};
+
+/* name: a file, or the name of one in etc/sim or share/ds/sim. faults: the same, whose faults are
+ * taken instead; "none"; NULL: its own. set: key=value of the scenario. The caller calls
+ * scenario_fini. ERR_CONFIG, ERR_INVALID, ERR_NOT_FOUND. */
+int scenario_load(struct scenario *s, const char *name, const char *faults, const char *const *set,
+                  size_t set_count, struct err *err);
+void scenario_fini(struct scenario *s);
+
+/* What the published formula gives for the largest training job:
+ * (1 - N r (u0 + dt/2)) / (1 + w/dt). */
+double scenario_closed_form(const struct scenario *s);
+/* Faults a node and day, of all kinds together. */
+double scenario_fault_rate(const struct scenario *s);
+
+#endif
