@@ -136,6 +136,18 @@ bool attempt_succeeded(const struct attempt *attempt)
 
 /* ---------------------------------------------------------------- orders */
 
+/* The parts of a gang share one copy: that of 16,384 ranks is some megabytes. */
+static const char *resume_manifest(struct core *core, const struct ckpt *resume)
+{
+    const struct effect_list *list = &core->effects;
+    const struct effect *last = list->count > 0 ? &list->items[list->count - 1] : NULL;
+    if (last != NULL && last->kind == EFFECT_ATTEMPT_START &&
+        last->u.start.resume_ckpt == resume->row.id) {
+        return last->u.start.resume_manifest;
+    }
+    return ckpt_manifest(core, resume);
+}
+
 static void order_start(struct core *core, const struct attempt_node *an)
 {
     if (an->node->session == 0) {
@@ -174,7 +186,7 @@ static void order_start(struct core *core, const struct attempt_node *an)
         start.resume_ckpt = resume->row.id;
         start.resume_step = (uint64_t)resume->row.step;
         start.resume_path = effect_list_text(list, resume->row.path);
-        start.resume_manifest = ckpt_manifest(core, resume);
+        start.resume_manifest = resume_manifest(core, resume);
     }
     effect_list_add(list, EFFECT_ATTEMPT_START, an->node->session)->u.start = start;
 }

@@ -486,6 +486,7 @@ void ckpt_shard_report(struct core *core, const struct input *in)
         return;
     }
     ckpt->row.bytes += (int64_t)shard->bytes - (known->known ? known->row.bytes : 0);
+    ckpt->known += !known->known;
     known->known = true;
     known->row.ckpt_id = ckpt->row.id;
     known->row.rank = shard->rank;
@@ -496,12 +497,9 @@ void ckpt_shard_report(struct core *core, const struct input *in)
     core_mark(core, TABLE_CKPT_SHARD, &known->row);
     core_mark(core, TABLE_CHECKPOINT, &ckpt->row);
     core_reply(core, in, 0, "%s", "");
-    for (int64_t i = 0; i < ckpt->row.world_size; i++) {
-        if (!ckpt->shards[i].known) {
-            return;
-        }
+    if (ckpt->known == ckpt->row.world_size) {
+        commit(core, attempt, ckpt);
     }
-    commit(core, attempt, ckpt);
 }
 
 /* ---------------------------------------------------------------- answers */

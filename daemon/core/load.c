@@ -189,6 +189,7 @@ static int load_ckpt_shard(struct core *core, struct ckpt_shard_row *row, struct
         row->rank >= ckpt->row.world_size) {
         return dangling(err, TABLE_CKPT_SHARD, "checkpoint", row->ckpt_id);
     }
+    ckpt->known += !ckpt->shards[row->rank].known;
     ckpt->shards[row->rank] = (struct ckpt_shard){.row = *row, .known = true};
     return 0;
 }

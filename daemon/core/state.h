@@ -150,6 +150,7 @@ struct ckpt_shard {
 struct ckpt {
     struct checkpoint_row row;
     struct ckpt_shard *shards; /* owned; world_size items by rank; NULL when CORRUPT or DELETED */
+    int64_t known;             /* shards reported */
     struct ckpt *prev, *next;  /* all in memory, by id */
     int64_t retry_ms;          /* not stored: when to order its publication or removal again */
     int64_t retry_wait_ms;
