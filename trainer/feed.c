@@ -2,9 +2,12 @@
 
 #include <assert.h>
 
+#include "trainer/pack_tokenizer.h"
+
 static int open_one(struct dataset *d, uint64_t *windows, const char *prefix,
-                    uint32_t sequence_length, struct err *err)
+                    uint32_t sequence_length, uint32_t vocab, struct err *err)
 {
+    TRY(pack_tokenizer_check(prefix, vocab, err));
     TRY(dataset_open(d, prefix, err));
     *windows = sampler_windows(d->tokens, sequence_length);
     if (*windows == 0) {
@@ -20,9 +23,11 @@ int feed_open(struct feed *f, const struct train_spec *spec, uint32_t vocab, str
 {
     *f = (struct feed){.vocab = vocab, .has_valid = spec->data_valid != NULL};
     f->sampler = (struct sampler){.seed = spec->seed, .sequence_length = spec->sequence_length};
-    int rc = open_one(&f->train, &f->sampler.windows, spec->data_train, spec->sequence_length, err);
+    int rc = open_one(&f->train, &f->sampler.windows, spec->data_train, spec->sequence_length,
+                      vocab, err);
     if (rc == 0 && f->has_valid) {
-        rc = open_one(&f->valid, &f->valid_windows, spec->data_valid, spec->sequence_length, err);
+        rc = open_one(&f->valid, &f->valid_windows, spec->data_valid, spec->sequence_length, vocab,
+                      err);
     }
     if (rc != 0) {
         feed_close(f);

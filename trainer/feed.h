@@ -19,7 +19,8 @@ struct feed {
     uint32_t vocab;
 };
 
-/* ERR_DATA when a corpus is too short for one sequence. */
+/* ERR_DATA when a corpus is too short for one sequence; ERR_CONFIG when its tokenizer has ids that
+ * are not below vocab. */
 int feed_open(struct feed *f, const struct train_spec *spec, uint32_t vocab, struct err *err);
 void feed_close(struct feed *f);
 

@@ -7,6 +7,7 @@ TRAINER_SRC += trainer/data.c
 TRAINER_SRC += trainer/pack.c
 TRAINER_SRC += trainer/pack_output.c
 TRAINER_SRC += trainer/pack_workers.c
+TRAINER_SRC += trainer/pack_tokenizer.c
 TRAINER_SRC += trainer/main_pack.c
 TRAINER_SRC += trainer/sampler.c
 TRAINER_SRC += trainer/schedule.c

@@ -3,22 +3,16 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "lib/buf_json.h"
-#include "lib/file.h"
-#include "lib/mem.h"
 #include "trainer/main.h"
 #include "trainer/pack.h"
 #include "trainer/run.h"
 #include "trainer/tokenizer.h"
-#include "trainer/tokenizer_json.h"
 
 static const char help[] =
     "dstrain pack FILE... -o PREFIX [options]: text into PREFIX.bin and PREFIX.idx, the\n"
     "corpus that train.data names (Megatron-LM's indexed format). Gzipped files are\n"
-    "unpacked on the way.\n"
+    "unpacked on the way. A tokenizer.json stays beside it: PREFIX.tokenizer.json\n"
     "\n"
     "  -o PREFIX            where to write\n"
     "  --tokenizer T        bytes: a byte is a token (ids 0-255), and 256 ends a document;\n"
@@ -127,38 +121,6 @@ static int find_eod(const struct tokenizer *t, const char *name, uint32_t *eod, 
     return 0;
 }
 
-/* What the text was made with, beside it: PREFIX.tokenizer.json and PREFIX.tokenizer_config.json,
- * where export, generate and eval look for it. Bytes leave nothing, and what lay there goes. */
-static int keep_tokenizer(const struct pack_options *pack, const struct pack_names *names,
-                          struct err *err)
-{
-    char *file = mem_printf("%s.tokenizer.json", pack->prefix);
-    char *config = mem_printf("%s.tokenizer_config.json", pack->prefix);
-    int rc = 0;
-    if (strcmp(names->tokenizer, "bytes") == 0) {
-        unlink(file);
-        unlink(config);
-    } else {
-        struct buf text = {0};
-        struct buf eod = {0};
-        TRY_GOTO(tokenizer_json_read(names->tokenizer, &text, err), out);
-        TRY_GOTO(file_write_durable(file, text.data, text.len, 0666, err), out);
-        tokenizer_decode(pack->tokenizer, &pack->eod, 1, false, &eod);
-        text.len = 0;
-        buf_append_str(&text, "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n"
-                              "  \"clean_up_tokenization_spaces\": false,\n  \"eos_token\": ");
-        buf_json_text(&text, buf_cstr(&eod));
-        buf_append_str(&text, "\n}\n");
-        rc = file_write_durable(config, text.data, text.len, 0666, err);
-    out:
-        buf_fini(&text);
-        buf_fini(&eod);
-    }
-    free(file);
-    free(config);
-    return rc;
-}
-
 static int pack_and_print(struct pack_options *pack, const struct pack_names *names,
                           struct err *err)
 {
@@ -169,8 +131,8 @@ static int pack_and_print(struct pack_options *pack, const struct pack_names *na
     TRY_GOTO(tokenizer_open(&t, names->tokenizer, err), out);
     TRY_GOTO(find_eod(t, names->eod, &pack->eod, err), out);
     pack->tokenizer = t;
+    pack->tokenizer_name = names->tokenizer;
     TRY_GOTO(pack_run(pack, &train, &valid, err), out);
-    TRY_GOTO(keep_tokenizer(pack, names, err), out);
     printf("%s: %llu tokens in %llu documents, vocabulary %u\n", pack->prefix,
            (unsigned long long)train.tokens, (unsigned long long)train.documents, t->vocab);
     if (pack->valid_share > 0) {

@@ -12,6 +12,7 @@
 #include "lib/clock.h"
 #include "lib/mem.h"
 #include "trainer/pack_output.h"
+#include "trainer/pack_tokenizer.h"
 #include "trainer/pack_workers.h"
 #include "trainer/progress.h"
 
@@ -217,6 +218,13 @@ static int check_documents(const struct packer *p, struct err *err)
     return 0;
 }
 
+/* The old corpus must not meet the new tokenizer. */
+static int retract(struct packer *p, struct err *err)
+{
+    TRY(pack_output_retract(&p->train, err));
+    return p->options->valid_share > 0 ? pack_output_retract(&p->valid, err) : 0;
+}
+
 int pack_run(const struct pack_options *options, struct pack_counts *train,
              struct pack_counts *valid, struct err *err)
 {
@@ -238,6 +246,10 @@ int pack_run(const struct pack_options *options, struct pack_counts *train,
     }
     TRY_GOTO(finish(&p, err), out);
     TRY_GOTO(check_documents(&p, err), out);
+    TRY_GOTO(retract(&p, err), out);
+    TRY_GOTO(pack_tokenizer_keep(options->prefix, options->tokenizer_name, options->tokenizer,
+                                 options->eod, err),
+             out);
     TRY_GOTO(pack_output_commit(&p.train, err), out);
     if (split) {
         TRY_GOTO(pack_output_commit(&p.valid, err), out);

@@ -21,9 +21,10 @@ struct pack_options {
     uint64_t document_bytes; /* a document of this size ends at the next blank line, at twice the
                                 size at any line, at four times anywhere; 0: files are never cut */
     const struct tokenizer *tokenizer;
-    uint32_t eod;       /* ends each document */
-    bool frame;         /* also what the tokenizer's file puts around a text */
-    unsigned threads;   /* 0: as many as there are cores; the output is the same */
+    const char *tokenizer_name; /* what tokenizer_open made it of: it is kept beside the corpus */
+    uint32_t eod;               /* ends each document */
+    bool frame;                 /* also what the tokenizer's file puts around a text */
+    unsigned threads;           /* 0: as many as there are cores; the output is the same */
     double valid_share; /* of the bytes; these documents go to PREFIX-valid.bin/.idx, spread evenly;
                            0: none */
 };

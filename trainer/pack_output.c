@@ -87,6 +87,13 @@ static void build_index(const struct pack_output *o, struct buf *idx)
 }
 
 /* The index is written last: a corpus is there when its .idx is. */
+int pack_output_retract(const struct pack_output *o, struct err *err)
+{
+    return unlink(o->idx_path) == 0 || errno == ENOENT
+               ? 0
+               : err_set_errno(err, "cannot replace %s", o->idx_path);
+}
+
 int pack_output_commit(struct pack_output *o, struct err *err)
 {
     TRY(flush(o, err));
@@ -97,9 +104,6 @@ int pack_output_commit(struct pack_output *o, struct err *err)
     o->fd = -1;
     if (close(fd) != 0) {
         return err_set_errno(err, "cannot close %s", o->bin_tmp);
-    }
-    if (unlink(o->idx_path) != 0 && errno != ENOENT) { /* an old index must not meet the new .bin */
-        return err_set_errno(err, "cannot replace %s", o->idx_path);
     }
     if (rename(o->bin_tmp, o->bin_path) != 0) {
         return err_set_errno(err, "cannot rename %s to %s", o->bin_tmp, o->bin_path);

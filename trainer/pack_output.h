@@ -23,7 +23,9 @@ int pack_output_open(struct pack_output *o, const char *prefix, const char *suff
                      struct err *err);
 /* A document; count <= INT32_MAX. */
 int pack_output_add(struct pack_output *o, const uint32_t *ids, size_t count, struct err *err);
-/* Writes the rest and the index, and makes both durable. */
+/* Removes the index of an older corpus of that name: it must not meet the new .bin. */
+int pack_output_retract(const struct pack_output *o, struct err *err);
+/* After that: writes the rest and the index, and makes both durable. */
 int pack_output_commit(struct pack_output *o, struct err *err);
 /* Removes what was not committed; a zeroed one is fine. */
 void pack_output_fini(struct pack_output *o);

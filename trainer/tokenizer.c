@@ -65,6 +65,11 @@ void tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t cou
     t->kind->decode(t, ids, count, skip_special, text);
 }
 
+void tokenizer_spell(const struct tokenizer *t, uint32_t id, struct buf *out)
+{
+    t->kind->spell(t, id, out);
+}
+
 bool tokenizer_find(const struct tokenizer *t, const char *token, uint32_t *id)
 {
     return t->kind->find(t, token, id);

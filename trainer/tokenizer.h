@@ -35,6 +35,7 @@ struct tokenizer_kind {
                   struct token_ids *out, struct err *err);
     void (*decode)(const struct tokenizer *t, const uint32_t *ids, size_t count, bool skip_special,
                    struct buf *text);
+    void (*spell)(const struct tokenizer *t, uint32_t id, struct buf *out);
     bool (*find)(const struct tokenizer *t, const char *token, uint32_t *id);
 };
 
@@ -43,6 +44,7 @@ struct tokenizer {
     const struct tokenizer_kind *kind;
     uint32_t vocab; /* every id is below */
     int64_t eod;    /* the id that ends a document; -1: the tokenizer does not say */
+    bool is_bytes;  /* a token is a byte */
 };
 struct tokenizer_encoder {
     const struct tokenizer *tokenizer;
@@ -70,5 +72,7 @@ void tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t cou
 
 /* The id of a token by its text as the vocabulary spells it, such as <|endoftext|>. */
 bool tokenizer_find(const struct tokenizer *t, const char *token, uint32_t *id);
+/* The other way round: appends that text; nothing when the id stands for no token. */
+void tokenizer_spell(const struct tokenizer *t, uint32_t id, struct buf *out);
 
 #endif

@@ -229,6 +229,11 @@ bool added_find(const struct added *a, const char *text, uint32_t *id)
     return vocab_find(&a->names, text, strlen(text), id);
 }
 
+const uint8_t *added_spelling(const struct added *a, uint32_t id, size_t *bytes)
+{
+    return vocab_text(&a->names, id, bytes);
+}
+
 const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *skipped)
 {
     if (vocab_text(&a->names, id, bytes) == NULL) {

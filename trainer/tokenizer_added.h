@@ -27,6 +27,9 @@ bool added_find(const struct added *a, const char *text, uint32_t *id);
  * without special tokens leaves it out. */
 const char *added_text(const struct added *a, uint32_t id, size_t *bytes, bool *skipped);
 
+/* As the file spells it; NULL as above. */
+const uint8_t *added_spelling(const struct added *a, uint32_t id, size_t *bytes);
+
 /* Tokens are looked for twice: some in the text as it is, the others, those marked `normalized`, in
  * its normal form. */
 enum added_form { ADDED_PLAIN, ADDED_NORMALISED };

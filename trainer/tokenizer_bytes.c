@@ -53,6 +53,13 @@ static void decode(const struct tokenizer *t, const uint32_t *ids, size_t count,
     buf_fini(&raw);
 }
 
+static void spell(const struct tokenizer *t, uint32_t id, struct buf *out)
+{
+    uint8_t byte = (uint8_t)id;
+    (void)t;
+    buf_append(out, &byte, id < TOKENIZER_BYTES_EOD);
+}
+
 static bool find(const struct tokenizer *t, const char *token, uint32_t *id)
 {
     (void)t;
@@ -67,9 +74,12 @@ struct tokenizer *tokenizer_bytes_create(void)
                                                .encoder_destroy = encoder_destroy,
                                                .encode = encode,
                                                .decode = decode,
+                                               .spell = spell,
                                                .find = find};
     struct tokenizer *t = mem_alloc(sizeof *t);
-    *t = (struct tokenizer){
-        .kind = &kind, .vocab = TOKENIZER_BYTES_VOCAB, .eod = TOKENIZER_BYTES_EOD};
+    *t = (struct tokenizer){.kind = &kind,
+                            .vocab = TOKENIZER_BYTES_VOCAB,
+                            .eod = TOKENIZER_BYTES_EOD,
+                            .is_bytes = true};
     return t;
 }

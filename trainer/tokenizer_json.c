@@ -19,6 +19,7 @@
 #include "trainer/tokenizer_split.h"
 #include "trainer/tokenizer_unicode.h"
 
+#define MAIN_FILE      "tokenizer.json"
 #define FILE_BYTES_MAX (256u << 20)
 
 struct tokenizer_json {
@@ -157,6 +158,19 @@ static void decode(const struct tokenizer *head, const uint32_t *ids, size_t cou
     texts_fini(&tokens);
 }
 
+static void spell(const struct tokenizer *head, uint32_t id, struct buf *out)
+{
+    const struct tokenizer_json *t = (const struct tokenizer_json *)head;
+    size_t bytes = 0;
+    const uint8_t *text = added_spelling(t->added, id, &bytes);
+    if (text == NULL) {
+        text = vocab_text(bpe_vocab(t->bpe), id, &bytes);
+    }
+    if (text != NULL) {
+        buf_append(out, text, bytes);
+    }
+}
+
 static bool find(const struct tokenizer *head, const char *token, uint32_t *id)
 {
     const struct tokenizer_json *t = (const struct tokenizer_json *)head;
@@ -234,6 +248,7 @@ int tokenizer_json_parse(struct tokenizer **out, const char *text, size_t bytes,
                                                .encoder_destroy = encoder_destroy,
                                                .encode = encode,
                                                .decode = decode,
+                                               .spell = spell,
                                                .find = find};
     json_error_t why;
     *out = NULL;
@@ -287,47 +302,51 @@ static int read_eod(struct tokenizer *t, const char *path, struct err *err)
     return rc;
 }
 
-static int open_file(struct tokenizer **t, const char *path, struct err *err)
-{
-    struct buf text = {0};
-    int rc = file_read(path, FILE_BYTES_MAX, &text, err);
-    if (rc == 0) {
-        rc = tokenizer_json_parse(t, buf_cstr(&text), text.len, path, err);
-    }
-    buf_fini(&text);
-    return rc;
-}
-
 int tokenizer_json_read(const char *path, struct buf *text, struct err *err)
 {
     struct stat st;
     bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    char *file = is_folder ? mem_printf("%s/tokenizer.json", path) : mem_strdup(path);
-    int rc = file_read(file, FILE_BYTES_MAX, text, err);
+    char *file = is_folder ? mem_printf("%s/" MAIN_FILE, path) : mem_strdup(path);
+    int rc = access(file, F_OK) == 0
+                 ? file_read(file, FILE_BYTES_MAX, text, err)
+                 : err_set_errno(err,
+                                 "cannot open the tokenizer %s (a tokenizer is `bytes`, a "
+                                 "tokenizer.json, or a folder with one)",
+                                 file);
     free(file);
     return rc;
 }
 
-int tokenizer_json_open(struct tokenizer **t, const char *path, struct err *err)
+/* The files beside one of another name may belong to another. */
+char *tokenizer_json_beside(const char *path, const char *name)
 {
     struct stat st;
     const char *slash = strrchr(path, '/');
-    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    int folder_bytes = is_folder ? (int)strlen(path) : slash != NULL ? (int)(slash - path) : 0;
-    const char *folder = folder_bytes > 0 || slash != NULL ? path : ".";
-    char *file = is_folder ? mem_printf("%s/tokenizer.json", path) : mem_strdup(path);
-    char *config =
-        mem_printf("%.*s/tokenizer_config.json", folder == path ? folder_bytes : 1, folder);
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        return mem_printf("%s/%s", path, name);
+    }
+    if (strcmp(slash != NULL ? slash + 1 : path, MAIN_FILE) != 0) {
+        return NULL;
+    }
+    return slash != NULL ? mem_printf("%.*s/%s", (int)(slash - path), path, name)
+                         : mem_strdup(name);
+}
+
+int tokenizer_json_open(struct tokenizer **t, const char *path, struct err *err)
+{
+    struct buf text = {0};
+    char *config = tokenizer_json_beside(path, "tokenizer_config.json");
     *t = NULL;
-    int rc = open_file(t, file, err);
-    if (rc == 0) {
+    int rc = tokenizer_json_read(path, &text, err);
+    rc = rc == 0 ? tokenizer_json_parse(t, buf_cstr(&text), text.len, path, err) : rc;
+    if (rc == 0 && config != NULL) {
         rc = read_eod(*t, config, err);
     }
     if (rc != 0) {
         tokenizer_close(*t);
         *t = NULL;
     }
-    free(file);
+    buf_fini(&text);
     free(config);
     return rc;
 }

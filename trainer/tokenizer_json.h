@@ -16,6 +16,9 @@ int tokenizer_json_open(struct tokenizer **t, const char *path, struct err *err)
 
 /* Its text alone. */
 int tokenizer_json_read(const char *path, struct buf *text, struct err *err);
+/* The path of a file of that name that belongs to it; NULL when only a tokenizer.json by its very
+ * name has such files. Owned by the caller. */
+char *tokenizer_json_beside(const char *path, const char *name);
 /* The same from memory, with no token that ends a document. name is for messages. */
 int tokenizer_json_parse(struct tokenizer **t, const char *text, size_t bytes, const char *name,
                          struct err *err);

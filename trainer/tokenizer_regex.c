@@ -40,6 +40,7 @@ static int compile(struct regex **r, const struct buf *pattern, struct err *err)
 {
     int code;
     PCRE2_SIZE place;
+    assert(pattern->data != NULL); /* PCRE2 takes no NULL, not even of an empty pattern */
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_code *compiled =
@@ -73,13 +74,15 @@ struct regex *regex_create_own(const char *source)
     struct regex *r = NULL;
     struct buf pattern = {0};
     buf_append_str(&pattern, source);
+    buf_cstr(&pattern);
     int rc = compile(&r, &pattern, NULL);
     buf_fini(&pattern);
     assert(rc == 0);
     return r;
 }
 
-struct regex *regex_create_literal(const char *text, size_t bytes)
+/* Matches just this text. Fails when that is too long for PCRE2. */
+static int create_literal(struct regex **r, const char *text, size_t bytes, struct err *err)
 {
     struct buf pattern = {0};
     struct buf masked = {0};
@@ -91,14 +94,16 @@ struct regex *regex_create_literal(const char *text, size_t bytes)
     for (size_t i = 0; i < bytes; i += length) {
         buf_printf(&pattern, "\\x{%x}", unicode_at(p + i, &length));
     }
-    struct regex *r = regex_create_own(buf_cstr(&pattern));
+    buf_cstr(&pattern);
+    int rc = compile(r, &pattern, err);
     buf_fini(&masked);
     buf_fini(&pattern);
-    return r;
+    return rc;
 }
 
 int regex_load(struct regex **r, const struct json_at *at, struct err *err)
 {
+    struct err why = {0};
     const char *text;
     size_t bytes;
     TRY(json_at_object(at, err));
@@ -107,11 +112,11 @@ int regex_load(struct regex **r, const struct json_at *at, struct err *err)
     struct json_at literal = json_at_key(at, "String");
     if (!json_at_none(&literal)) {
         TRY(json_at_text(&literal, &text, &bytes, err));
-        *r = regex_create_literal(text, bytes);
-        return 0;
+        return create_literal(r, text, bytes, &why) == 0
+                   ? 0
+                   : json_at_refuse(&literal, err, "%s", why.text);
     }
     TRY(json_at_text(&source, &text, &bytes, err));
-    struct err why = {0};
     return regex_create(r, text, bytes, &why) == 0 ? 0
                                                    : json_at_refuse(&source, err, "%s", why.text);
 }

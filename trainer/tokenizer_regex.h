@@ -19,8 +19,6 @@ int regex_check_library(struct err *err);
 int regex_create(struct regex **r, const char *source, size_t bytes, struct err *err);
 /* source in PCRE2's syntax, as it stands, of our own. */
 struct regex *regex_create_own(const char *source);
-/* Matches just this text. */
-struct regex *regex_create_literal(const char *text, size_t bytes);
 /* at: an object with a "Regex", or with a "String" to match as it is. ERR_DATA. */
 int regex_load(struct regex **r, const struct json_at *at, struct err *err);
 void regex_destroy(struct regex *r);

@@ -85,6 +85,7 @@ def test_missing_files(trainer, tmp_path):
     one_line(dstrain("run", trainer.spec, "--out", tmp_path / "a", "--set", "train.model=/none.json", status=66), "/none.json")
     one_line(dstrain("run", trainer.spec, "--out", tmp_path / "c", "--resume", "/none", status=66), "/none")
     one_line(dstrain("pack", "/none.txt", "-o", tmp_path / "x", status=66), "/none.txt")
+    one_line(dstrain("pack", trainer.spec, "-o", tmp_path / "x", "--tokenizer", "words", status=66), "the tokenizer words", "tokenizer.json")
     one_line(dstrain("inspect", "/none", status=66), "/none")
     done = dstrain("run", trainer.spec, "--out", tmp_path / "b", "--set", "train.data.train=/none", status=66)
     assert "/none.idx" in done.stderr

@@ -19,7 +19,7 @@
 static char dir[64];
 static struct tokenizer *bytes;
 
-#define BYTES .tokenizer = bytes, .eod = TOKENIZER_BYTES_EOD
+#define BYTES .tokenizer = bytes, .tokenizer_name = "bytes", .eod = TOKENIZER_BYTES_EOD
 
 static int setup(void **state)
 {
