@@ -19,6 +19,7 @@
 #define CONFIG_BYTES_MAX (1u << 20)
 #define BLOCK            128
 #define BLOCK_MAX        65536
+#define MTP_MAX          16
 
 /* ---- config.json */
 
@@ -69,6 +70,7 @@ static int read_config(struct hf_folder *f, struct err *err)
     }
     if (rc == 0) {
         json_t *root = json_loadb(buf_cstr(&text), text.len, 0, NULL);
+        f->says_mtp = json_object_get(root, "num_nextn_predict_layers") != NULL;
         rc = read_quantisation(f, json_object_get(root, "quantization_config"), path, err);
         json_decref(root);
     }
@@ -240,6 +242,21 @@ static int open_files(struct hf_folder *f, struct err *err)
     return rc;
 }
 
+/* MTP modules are the layers after the others; they are there as a whole or not at all. */
+static void count_mtp(struct hf_folder *f)
+{
+    struct model_config *c = &f->config;
+    unsigned layer;
+    c->num_nextn_predict_layers = 0;
+    for (size_t i = 0; i < f->count; i++) {
+        if (sscanf(f->tensor[i].tensor->name, "model.layers.%9u.", &layer) == 1 &&
+            layer >= c->num_hidden_layers && layer - c->num_hidden_layers < MTP_MAX &&
+            layer - c->num_hidden_layers >= c->num_nextn_predict_layers) {
+            c->num_nextn_predict_layers = layer - c->num_hidden_layers + 1;
+        }
+    }
+}
+
 /* ---- */
 
 int hf_folder_open(struct hf_folder *f, const char *dir, struct err *err)
@@ -252,6 +269,9 @@ int hf_folder_open(struct hf_folder *f, const char *dir, struct err *err)
     allow_files();
     int rc = read_config(f, err);
     rc = rc == 0 ? open_files(f, err) : rc;
+    if (rc == 0 && !f->says_mtp) {
+        count_mtp(f);
+    }
     if (rc != 0) {
         hf_folder_close(f);
     }

@@ -19,8 +19,10 @@ struct hf_tensor {
     bool used; /* somebody asked for it */
 };
 struct hf_folder {
-    char *dir; /* owned */
-    struct model_config config;
+    char *dir;                  /* owned */
+    struct model_config config; /* without num_nextn_predict_layers in the file: as many MTP layers
+                                   as have tensors */
+    bool says_mtp;
     uint32_t block_rows, block_cols; /* that an FP8 scale covers; 128 x 128 unless config.json says
                                         otherwise */
     struct safetensors *file;        /* owned */

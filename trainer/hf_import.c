@@ -424,6 +424,49 @@ static int import_into(struct import *m, struct import_result *result, struct er
     return rc == 0 ? out_folder_commit(&m->out, err) : rc;
 }
 
+static int skip_band(void *ctx, const float *band, uint64_t n, struct err *err)
+{
+    (void)ctx, (void)band, (void)n, (void)err;
+    return 0;
+}
+
+static int check_values(struct import *m, struct err *err)
+{
+    TRY(find_tensors(m, err));
+    allocate_band(m);
+    TRY(check_all_used(m, err));
+    for (size_t i = 0; i < m->tensors.count; i++) {
+        struct hf_source s;
+        int rc = hf_source_open(&s, &m->folder, &m->tensors.item[i], err);
+        rc = rc == 0 ? each_band(m, &m->tensors.item[i], &s, skip_band, NULL, err) : rc;
+        hf_source_close(&s);
+        TRY(rc);
+    }
+    return 0;
+}
+
+static void close_import(struct import *m)
+{
+    out_folder_close(&m->out);
+    tensor_list_fini(&m->tensors);
+    hf_folder_close(&m->folder);
+    free(m->fresh);
+    free(m->layout);
+    free(m->band);
+}
+
+int hf_check(const char *hf_dir, size_t *tensors, struct err *err)
+{
+    const struct import_options options = {.hf_dir = hf_dir, .seed = 1, .init_std = 0.006};
+    struct import m = {.o = &options};
+    TRY(hf_folder_open(&m.folder, hf_dir, err));
+    tensor_list_init(&m.tensors, &m.folder.config);
+    int rc = check_values(&m, err);
+    *tensors = m.folder.count;
+    close_import(&m);
+    return rc;
+}
+
 int hf_import(const struct import_options *options, struct import_result *result, struct err *err)
 {
     struct import m = {.o = options};
@@ -434,11 +477,6 @@ int hf_import(const struct import_options *options, struct import_result *result
     }
     tensor_list_init(&m.tensors, &m.folder.config);
     int rc = import_into(&m, result, err);
-    out_folder_close(&m.out);
-    tensor_list_fini(&m.tensors);
-    hf_folder_close(&m.folder);
-    free(m.fresh);
-    free(m.layout);
-    free(m.band);
+    close_import(&m);
     return rc;
 }

@@ -4,6 +4,7 @@
 #ifndef TRAINER_HF_IMPORT_H
 #define TRAINER_HF_IMPORT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lib/err.h"
@@ -21,6 +22,8 @@ struct import_result {
     uint32_t shards;
 };
 
+/* Reads all of a folder as an import would, and writes nothing. */
+int hf_check(const char *hf_dir, size_t *tensors, struct err *err);
 int hf_import(const struct import_options *options, struct import_result *result, struct err *err);
 
 #endif

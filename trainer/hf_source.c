@@ -6,6 +6,7 @@
  * Value = code * scale. */
 #include "trainer/hf_source.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,15 +207,33 @@ static void decode(const struct hf_source *s, uint32_t row, uint32_t count, floa
         const float *scale = s->scale + (size_t)band * s->blocks_across;
         for (uint32_t c = 0; c < s->cols; c++) {
             size_t i = (size_t)r * s->cols + c;
-            out[i] = fp8_decode(codes[i]) * scale[c / s->block_cols];
+            float number = fp8_decode(codes[i]);
+            float x = number * scale[c / s->block_cols];
+            /* A block of zeros may have any scale; others have one that is lost. */
+            out[i] = x == 0 && number != 0 && scale[c / s->block_cols] == 0 ? NAN : x;
         }
     }
+}
+
+/* Is what is no number a code whose scale is 0? */
+static bool is_unscaled(const struct hf_source *s, uint64_t row, size_t col)
+{
+    return s->dtype == HF_FP8 && s->scale[(s->scale_row + row) / s->block_rows * s->blocks_across +
+                                          col / s->block_cols] == 0;
 }
 
 static int check_finite(const struct hf_source *s, uint32_t row, uint32_t count, const float *x,
                         struct err *err)
 {
     for (size_t i = 0; i < (size_t)count * s->cols; i++) {
+        uint64_t in_block = row + i / s->cols;
+        if (!isfinite(x[i]) && is_unscaled(s, in_block, i % s->cols)) {
+            return err_set(err, ERR_CORRUPT,
+                           "%s: tensor %s: the scale of row %" PRIu64
+                           ", column %zu is 0, its code is not",
+                           s->values->file->path, s->values->tensor->name, s->first_row + in_block,
+                           i % s->cols);
+        }
         if (!isfinite(x[i])) {
             return err_set(
                 err, ERR_CORRUPT, "%s: tensor %s: the value at row %llu, column %zu is %g",

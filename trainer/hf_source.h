@@ -27,7 +27,8 @@ struct hf_source {
 
 /* Finds and checks it; *s without values and return 0 when it is not there under any name.
  * ERR_CORRUPT with file and tensor for a shape or dtype that cannot be, a missing scale, or a scale
- * that is negative, infinite or NaN. Call hf_source_close in any case. */
+ * that is negative, infinite or NaN. (One that is 0 is refused with its first code that is not.)
+ * Call hf_source_close in any case. */
 int hf_source_open(struct hf_source *s, struct hf_folder *f, const struct tensor *want,
                    struct err *err);
 /* The same for a tensor of another name than the model's own, which must be of the same shape. */

@@ -12,6 +12,7 @@
 #include "proto/manifest.h"
 #include "trainer/ckpt_facts.h"
 #include "trainer/hf_folder.h"
+#include "trainer/hf_import.h"
 #include "trainer/safetensors.h"
 
 static void print_tensors(const struct safetensors *s)
@@ -44,9 +45,13 @@ static int inspect_file(const char *path, struct err *err)
 
 /* ---- a Hugging Face folder */
 
-static int inspect_hf(const char *dir, struct err *err)
+static int inspect_hf(const char *dir, bool verify, struct err *err)
 {
     struct hf_folder f;
+    size_t tensors;
+    if (verify) {
+        TRY(hf_check(dir, &tensors, err));
+    }
     TRY(hf_folder_open(&f, dir, err));
     const struct model_config *c = &f.config;
     printf("%s\n", dir);
@@ -60,6 +65,10 @@ static int inspect_hf(const char *dir, struct err *err)
         print_file(&f.file[i]);
     }
     hf_folder_close(&f);
+    if (verify) {
+        printf("verified: all %zu tensors are of the model that config.json says, and finite\n",
+               tensors);
+    }
     return 0;
 }
 
@@ -158,12 +167,13 @@ int inspect(const char *path, bool verify, struct err *err)
     }
     bool is_folder = S_ISDIR(st.st_mode);
     bool is_hf = is_folder && !has_file(path, MANIFEST_FILE) && has_file(path, "config.json");
-    if (verify && (!is_folder || is_hf)) {
+    if (verify && !is_folder) {
         return err_set(err, ERR_USAGE,
-                       "%s is %s: --verify needs a checkpoint's folder, where the digests are",
-                       path, is_hf ? "a Hugging Face folder" : "one file");
+                       "%s is one file: --verify needs a checkpoint's folder, where the digests "
+                       "are, or a Hugging Face folder",
+                       path);
     }
-    return is_hf       ? inspect_hf(path, err)
+    return is_hf       ? inspect_hf(path, verify, err)
            : is_folder ? inspect_ckpt(path, verify, err)
                        : inspect_file(path, err);
 }

@@ -7,7 +7,7 @@
 #include "lib/err.h"
 
 /* Prints to stdout. verify: also reads every shard and checks size and both digests against the
- * manifest. */
+ * manifest; of a Hugging Face folder every tensor, as an import would. */
 int inspect(const char *path, bool verify, struct err *err);
 
 #endif

@@ -57,7 +57,8 @@ static const char help_inspect[] =
     "or one .safetensors file: where the run stood, what it was made with, shards, tensors.\n"
     "\n"
     "  --verify             also reads every shard and checks its size and digests\n"
-    "                       against the manifest\n";
+    "                       against the manifest; of a Hugging Face folder every tensor, as\n"
+    "                       an import would\n";
 
 int main_complain(const struct err *err, int status)
 {

@@ -1,9 +1,12 @@
 """Checkpoints that are not what they were, and disks that are full."""
 
+import ctypes
 import glob
+import hashlib
 import json
 import os
 import shutil
+import struct
 import sys
 
 import pytest
@@ -108,6 +111,87 @@ def test_damage_is_refused(trainer, checkpoint, damage, word):
     run = trainer.run("second", "--resume", checkpoint, layout="dp2", status=83)
     assert word in run.stderr
     assert run.metrics() == {}
+
+
+def sign(checkpoint, rank=1):
+    """A manifest that is right about a shard's bytes, whatever they are."""
+    with open(shard_of(checkpoint, rank), "rb") as f:
+        data = f.read()
+    xxh = ctypes.CDLL("libxxhash.so.0")
+
+    class Hash(ctypes.Structure):
+        _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
+
+    xxh.XXH3_128bits.restype = Hash
+    xxh.XXH3_128bits.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    h = xxh.XXH3_128bits(data, len(data))
+    shard = {"bytes": len(data), "xxh3": f"{h.high:016x}{h.low:016x}", "sha256": hashlib.sha256(data).hexdigest()}
+    edit_manifest(checkpoint, lambda m: m["shards"][rank].update(shard))
+
+
+def largest(header):
+    return max((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"][1] - header[n]["data_offsets"][0])
+
+
+def lie(header):
+    name = largest(header)
+    header[name]["data_offsets"][1] -= 4
+    return name
+
+
+def lap(header):
+    name = sorted((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"])[1]
+    header[name]["data_offsets"] = [at - 4 for at in header[name]["data_offsets"]]
+    return name
+
+
+def retype(header):
+    name = largest(header)
+    header[name]["dtype"] = "I32"
+    return name
+
+
+def reshape(header):
+    name = largest(header)
+    header[name]["shape"] = header[name]["shape"][::-1] + [1]
+    return name
+
+
+def rename(header):
+    name = largest(header)
+    header[name + "x"] = header.pop(name)
+    return name
+
+
+def beyond(header):
+    name = largest(header)
+    header[name]["data_offsets"] = [1 << 40, (1 << 40) + 4]
+    return name
+
+
+@pytest.mark.parametrize("change", [lie, lap, retype, reshape, rename, beyond])
+def test_lies_are_refused(trainer, checkpoint, tmp_path, change):
+    """A shard whose digests are right and whose header is not: every command names the tensor, and all but one the file."""
+    path = shard_of(checkpoint)
+    with open(path, "rb") as f:
+        data = f.read()
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    name = change(header)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data[8 + size :])
+    sign(checkpoint)
+    named = [name] if change is rename else [name, "shard-00001"]  # what is nowhere has no file
+    refusals = [trainer.run("second", "--resume", checkpoint, layout="dp2", status=83).stderr]
+    refusals.append(trainer.run("third", "--set", f"train.init_from={checkpoint}", layout="dp2", status=65).stderr)
+    if not name.startswith("optimizer."):  # the others read the weights alone
+        refusals.append(dstrain("export", checkpoint, tmp_path / "hf", status=83).stderr)
+        refusals.append(dstrain("generate", checkpoint, "--prompt", "a", status=83).stderr)
+    for refusal in refusals:
+        for word in named:
+            assert word in refusal, f"'{word}' is not in: {refusal}"
+    assert not os.path.exists(tmp_path / "hf")
 
 
 def test_another_model_is_refused(trainer, checkpoint, model):

@@ -155,6 +155,28 @@ def test_mtp_option(small, tmp_path):
         assert json.load(f)["num_nextn_predict_layers"] == 2
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_unsaid_mtp(small, tmp_path, layers):
+    """Without num_nextn_predict_layers in config.json there are as many MTP layers as have weights."""
+    folder = Folder({**small, "num_nextn_predict_layers": layers})
+    del folder.model["num_nextn_predict_layers"]
+    done = dstrain("import", folder.write(tmp_path / "hf"), tmp_path / "ckpt")
+    assert done.stderr == ""
+    folder.model["num_nextn_predict_layers"] = layers
+    check_values(tmp_path / "ckpt", folder)
+
+
+def test_zero_scale(small, tmp_path):
+    """A block of zeros may have a scale of zero."""
+    folder = Folder(small, "F8_E4M3", block=(8, 8))
+    rows, cols = folder.tensors[GATE][1]
+    poke(folder, GATE, 0, b"\0" * (rows * cols))
+    for i in range(len(folder.tensors[f"{GATE}_scale_inv"][2]) // 4):
+        put_float(folder, f"{GATE}_scale_inv", i, 0.0)
+    dstrain("import", folder.write(tmp_path / "hf"), tmp_path / "ckpt")
+    assert read_checkpoint(tmp_path / "ckpt")[GATE][2] == pack_f32([0.0] * (rows * cols))
+
+
 def test_differing_copies(small, tmp_path):
     """An MTP layer with an embedding of its own: the model has one, and it is said which."""
     folder = Folder(small)
@@ -221,6 +243,7 @@ FP8_CASES = {
     "scale is NaN": (lambda f: put_float(f, f"{GATE}_scale_inv", 1, float("nan")), [f"{GATE}_scale_inv", "[0, 1]", "nan"]),
     "scale is infinite": (lambda f: put_float(f, f"{GATE}_scale_inv", 3, float("inf")), [f"{GATE}_scale_inv", "[1, 0]", "inf"]),
     "scale is negative": (lambda f: put_float(f, f"{GATE}_scale_inv", 0, -1e-3), [f"{GATE}_scale_inv", "-0.001"]),
+    "scale is zero": (lambda f: (put_float(f, f"{GATE}_scale_inv", 0, 0.0), poke(f, GATE, 3, b"\x81")), [GATE, "row 0, column", "is 0"]),
     "code is NaN": (lambda f: poke(f, GATE, 25, b"\x7f"), [GATE, "row 1, column 5", "nan"]),
     "scale overflows": (lambda f: (put_float(f, f"{GATE}_scale_inv", 0, 3e38), poke(f, GATE, 0, b"\x7e")), [GATE, "row 0, column 0", "inf"]),
     "no scale": (lambda f: f.tensors.pop(f"{GATE}_scale_inv"), [GATE, "no _scale_inv"]),
@@ -255,6 +278,10 @@ def refused(hf, ckpt, words, status):
     for word in words:
         assert word in lines[0], f"'{word}' is not in: {lines[0]}"
     assert sorted(os.listdir(os.path.dirname(ckpt))) == before
+    if status != 64:  # then the folder itself is wrong, and inspect says the same
+        (line,) = dstrain("inspect", hf, "--verify", status=status).stderr.splitlines()
+        for word in words:
+            assert word in line, f"inspect: '{word}' is not in: {line}"
 
 
 @pytest.mark.parametrize("case", [*FP8_CASES, *PLAIN_CASES])
@@ -353,6 +380,46 @@ def edit_index(hf, change):
         f.write(text or json.dumps(index))
 
 
+def huge_header(hf, folder):
+    with open(f"{hf}/model-00002-of-00003.safetensors", "r+b") as f:
+        f.write(struct.pack("<Q", 1 << 63))
+    return ["model-00002-of-00003", "a header of 9223372036854775808 bytes does not fit"]
+
+
+def not_utf8(hf, folder):
+    with open(f"{hf}/model-00002-of-00003.safetensors", "r+b") as f:
+        data = f.read()
+        at = data.index(b"model.layers")
+        f.seek(at)
+        f.write(b"\xff\xfe")
+    return ["model-00002-of-00003", "the header is no JSON object", "byte 0xff"]
+
+
+def not_json(hf, folder):
+    return [edit_header(hf, lambda header, name, entry: json.dumps(header)[:-1])[0], "the header is no JSON object"]
+
+
+def unknown_dtype(hf, folder):
+    return edit_header(hf, lambda header, name, entry: entry.update(dtype="F6_E2M3")) + ["F6_E2M3"]
+
+
+def gap(hf, folder):
+    path = f"{hf}/model-00002-of-00003.safetensors"
+    tensors = read_safetensors(path)
+    header = header_of(tensors)
+    last = max(header, key=lambda n: header[n]["data_offsets"][1] if n != "__metadata__" else -1)
+    header[last]["data_offsets"] = [at + 4 for at in header[last]["data_offsets"]]
+    write_safetensors(path, {**tensors, "": ("F32", [1], b"\0" * 4)}, json.dumps(header))
+    return ["model-00002-of-00003", f"tensor {last}", "begins at"]
+
+
+def index_not_utf8(hf, folder):
+    with open(f"{hf}/model.safetensors.index.json", "r+b") as f:
+        f.seek(30)
+        f.write(b"\xff")
+    return ["index.json", "byte 0xff"]
+
+
 def index_twice(hf, folder):
     edit_index(hf, lambda m: json.dumps({"weight_map": m})[:-2] + f', "{NORM}": "model-00001-of-00003.safetensors"}}}}')
     return ["index.json", NORM, "twice"]
@@ -409,6 +476,12 @@ def no_index(hf, folder):
         huge_shape,
         twice_in_header,
         twice_over_files,
+        huge_header,
+        not_utf8,
+        not_json,
+        unknown_dtype,
+        gap,
+        index_not_utf8,
         index_twice,
         index_absent_file,
         index_wrong_file,
