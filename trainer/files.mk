@@ -117,6 +117,8 @@ TRAINER_TESTS += tests/unit/trainer/test_model_ep.c
 TRAINER_TESTS += tests/unit/trainer/test_rope.c
 TRAINER_TESTS += tests/unit/trainer/test_pool.c
 TRAINER_TESTS += tests/unit/trainer/test_reference.c
+TRAINER_TESTS += tests/unit/trainer/test_reference_grid.c
+TRAINER_TESTS += tests/unit/trainer/test_reference_optim.c
 
 TRAINER_TESTS += tests/unit/trainer/test_tensor_list.c
 TRAINER_TESTS += tests/unit/trainer/test_hf_index.c

@@ -11,6 +11,11 @@ int grad_norm(const struct zero *zero, const struct op_table *op, struct comm *w
     return 0;
 }
 
+double grad_clip_scale(double norm, double clip)
+{
+    return clip > 0 && norm > clip ? clip / norm : 1.0;
+}
+
 const char *grad_suspect(struct model *model, const struct op_table *op)
 {
     size_t count;

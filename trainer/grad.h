@@ -12,6 +12,8 @@
  * every rank. world: all ranks. Collective. */
 int grad_norm(const struct zero *zero, const struct op_table *op, struct comm *world, double *norm,
               struct err *err);
+/* What brings a gradient of that norm to the norm `clip` at most; clip 0: no limit. */
+double grad_clip_scale(double norm, double clip);
 /* Name of the first tensor here whose gradient is not finite, or NULL. */
 const char *grad_suspect(struct model *model, const struct op_table *op);
 

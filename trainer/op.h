@@ -104,9 +104,9 @@ struct op_table {
     void (*scale)(float *x, float factor, size_t count);
     /* Decoupled AdamW (Loshchilov and Hutter 2019, algorithm 2): m, v first and second moments; g
      * is multiplied by grad_scale first; bias corrections are 1 - beta^t, given as correction1,
-     * correction2. */
+     * correction2. The betas are double because 1 - beta is wanted: 1 - 0.999f is off by 1.3e-5. */
     void (*adamw)(float *weight, float *m, float *v, const float *grad, size_t count,
-                  float grad_scale, float lr, float beta1, float beta2, float eps,
+                  float grad_scale, float lr, double beta1, double beta2, float eps,
                   float weight_decay, float correction1, float correction2);
 
     /* y = x */

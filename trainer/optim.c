@@ -97,8 +97,8 @@ void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, d
         const struct param *p = &o->params[part->param];
         float decay = optim_decays(spec, p) ? (float)spec->optimizer.weight_decay : 0.0f;
         o->op->adamw(p->weight + part->first, part->state[OPTIM_M], part->state[OPTIM_V],
-                     p->grad + part->first, part->count, (float)grad_scale, (float)lr, (float)beta1,
-                     (float)beta2, (float)spec->optimizer.eps, decay, correction1, correction2);
+                     p->grad + part->first, part->count, (float)grad_scale, (float)lr, beta1, beta2,
+                     (float)spec->optimizer.eps, decay, correction1, correction2);
         if (spec->recipe.moments == PRECISION_BF16) {
             round_bf16(o->op, part->state[OPTIM_M], part->count);
             round_bf16(o->op, part->state[OPTIM_V], part->count);

@@ -373,8 +373,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     out->loss = sums[LOSS] / sums[TOKENS];
     out->mtp_loss = o->config->num_nextn_predict_layers > 0 ? sums[MTP_LOSS] / sums[TOKENS] : NAN;
     TRY(check_finite(t, out, err));
-    double clip = t->spec->optimizer.grad_clip;
-    double scale = clip > 0 && out->grad_norm > clip ? clip / out->grad_norm : 1.0;
+    double scale = grad_clip_scale(out->grad_norm, t->spec->optimizer.grad_clip);
     out->lr = t->now.lr;
     optim_step(&t->optim, t->spec, step, out->lr, scale);
     TRY(zero_gather(&t->zero, err));

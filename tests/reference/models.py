@@ -230,7 +230,7 @@ def write(out, name, case, seed, report):
         reference="plain PyTorch, FP64" if further else "transformers, FP32", batch=str(batch), length=str(length),
         loss=repr(results["loss"]), mtp_loss=repr(results["mtp_loss"]), balance=repr(results["balance"]),
         mtp_lambda=repr(extra.get("mtp_lambda", 0.0)), balance_alpha=repr(extra.get("balance_alpha", 0.0)))
-    save_file({n: t.to(torch.float32).contiguous().clone() for n, t in tensors.items()}, out / f"{name}.safetensors", metadata=facts)
+    save_file({n: t.to(torch.float32).contiguous().clone() for n, t in tensors.items()}, out / f"{name}.safetensors", metadata={"facts": json.dumps(facts)})
     report.say(describe(name, config, batch, length, extra))
 
 

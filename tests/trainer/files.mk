@@ -12,13 +12,12 @@ $(logits_tool): $(BUILD)/obj/tests/tools/logits.c.o $(trainer_a) $(proto_a) $(li
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_trainer)
 
-# Exports and imports against transformers, in a Python that has torch, transformers, safetensors and ml_dtypes.
+# Exports and imports against transformers (tests/reference/files.mk says in which Python).
 .PHONY: check-export
-REFERENCE_PYTHON ?= python3
-check-export: all $(logits_tool)
+check-export: $(reference_ready) all $(logits_tool)
 	@$(REFERENCE_PYTHON) tests/reference/check_export.py --bin $(BUILD)/bin --logits $(logits_tool) $(if $(SEED),--seed $(SEED))
 
-# The tokenizer against the package `tokenizers`, in a Python that has it: tokenizers of every kind, trained on random text, and
+# The tokenizer against the package `tokenizers`: tokenizers of every kind, trained on random text, and
 # those of TOKENIZERS='a/tokenizer.json b/tokenizer.json'.
 tokenize_tool := $(BUILD)/tests/tools/tokenize
 CHECK_PROGRAMS += $(tokenize_tool)
@@ -26,7 +25,7 @@ $(tokenize_tool): $(BUILD)/obj/tests/tools/tokenize.c.o $(call obj,$(TOKENIZER_S
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_tokenizer) $(LIBS_lib)
 .PHONY: check-tokenizer
-check-tokenizer: $(tokenize_tool)
+check-tokenizer: $(reference_ready) $(tokenize_tool)
 	@$(REFERENCE_PYTHON) tests/reference/check_tokenizer.py --tool $(tokenize_tool) $(if $(SEED),--seed $(SEED)) $(TOKENIZERS)
 # Its text and its scores, likewise.
 .PHONY: check-generate

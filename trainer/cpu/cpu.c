@@ -104,7 +104,7 @@ static void scale(float *x, float factor, size_t count)
 }
 
 static void adamw(float *weight, float *m, float *v, const float *grad, size_t count,
-                  float grad_scale, float lr, float beta1, float beta2, float eps,
+                  float grad_scale, float lr, double beta1, double beta2, float eps,
                   float weight_decay, float correction1, float correction2)
 {
     struct adamw_args args = {weight, m,     v,   grad,         grad_scale,  lr,

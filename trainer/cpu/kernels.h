@@ -54,7 +54,9 @@ struct loss_args {
 struct adamw_args {
     float *weight, *m, *v;
     const float *grad;
-    float grad_scale, lr, beta1, beta2, eps, weight_decay, correction1, correction2;
+    float grad_scale, lr;
+    double beta1, beta2;
+    float eps, weight_decay, correction1, correction2;
 };
 struct embed_args {
     const int32_t *token;

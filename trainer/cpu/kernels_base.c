@@ -152,7 +152,8 @@ static void scale(float *x, float factor, size_t count)
 static void adamw_run(float *restrict weight, float *restrict m, float *restrict v,
                       const float *restrict grad, size_t count, const struct adamw_args *a)
 {
-    float keep1 = a->beta1, new1 = 1.0f - a->beta1, keep2 = a->beta2, new2 = 1.0f - a->beta2;
+    float keep1 = (float)a->beta1, new1 = (float)(1.0 - a->beta1);
+    float keep2 = (float)a->beta2, new2 = (float)(1.0 - a->beta2);
     float correct1 = 1.0f / a->correction1, correct2 = 1.0f / a->correction2;
     float lr = a->lr, eps = a->eps, decay = a->weight_decay, grad_scale = a->grad_scale;
     for (size_t i = 0; i < count; i++) {

@@ -1,6 +1,6 @@
 /* For tests against vectors that others computed (tests/reference): a folder of safetensors files,
- * each one case, and a line for each thing compared that reference.py makes a table of. DS_VECTORS
- * names another folder than the tree's. */
+ * each one case (its metadata's `facts` is a JSON object of strings), and a line for each thing
+ * compared that reference.py makes a table of. DS_VECTORS names another folder than the tree's. */
 #ifndef TESTS_UNIT_TRAINER_REFERENCE_H
 #define TESTS_UNIT_TRAINER_REFERENCE_H
 
@@ -36,7 +36,10 @@ static inline void vectors_open(struct vectors *v, const char *path)
     }
     const char *slash = strrchr(path, '/');
     snprintf(v->name, sizeof v->name, "%.*s", (int)strcspn(slash + 1, "."), slash + 1);
-    v->facts = json_loads(v->file.metadata, 0, NULL);
+    json_t *metadata = json_loads(v->file.metadata, 0, NULL);
+    const char *facts = json_string_value(json_object_get(metadata, "facts"));
+    v->facts = json_loads(facts != NULL ? facts : "{}", 0, NULL);
+    json_decref(metadata);
 }
 
 static inline void vectors_close(struct vectors *v)

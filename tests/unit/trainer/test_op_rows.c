@@ -399,8 +399,8 @@ static void test_adamw(void **state)
         double *dw = doubles(w, N), *dm = doubles(m, N), *dv = doubles(v, N);
         for (int t = 1; t <= 5; t++) {
             float *g = random_floats(N, -1, 1);
-            op->adamw(w, m, v, g, N, (float)scale, (float)lr, (float)b1, (float)b2, (float)eps,
-                      (float)decay, (float)(1 - pow(b1, t)), (float)(1 - pow(b2, t)));
+            op->adamw(w, m, v, g, N, (float)scale, (float)lr, b1, b2, (float)eps, (float)decay,
+                      (float)(1 - pow(b1, t)), (float)(1 - pow(b2, t)));
             for (size_t i = 0; i < N; i++) {
                 double x = scale * (double)g[i];
                 dm[i] = b1 * dm[i] + (1 - b1) * x;
