@@ -24,9 +24,14 @@ CORE_SRC := \
   daemon/core/reservation.c \
   daemon/core/rows.c \
   daemon/core/sched.c \
+  daemon/core/sched_limit.c \
+  daemon/core/sched_order.c \
+  daemon/core/sched_place.c \
+  daemon/core/sched_preempt.c \
   daemon/core/share.c \
   daemon/core/share_set.c \
   daemon/core/submit.c \
+  daemon/core/timeline.c \
   daemon/core/timers.c \
   daemon/core/topology.c
 CORE_TESTS := \

@@ -94,6 +94,7 @@ void core_destroy(struct core *core)
     free(core->prices);
     free(core->queue);
     free(core->running);
+    free(core->order);
     free(core->garbage);
     map_fini(&core->jobs);
     map_fini(&core->ckpts);
@@ -319,6 +320,12 @@ void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoc
 
 /* ---------------------------------------------------------------- the door */
 
+#define NODES_PER_PASS_MS 1000 /* a pass over so many nodes at most every ms */
+#define JOBS_PER_PASS_MS  200  /* and over so many jobs */
+#define QUICK_PASS_DEPTH  256
+/* While jobs wait: ages, estimates of what has no time limit and the like change by themselves. */
+#define PASS_AGAIN_MS 300000
+
 int64_t core_deadline(const struct core *core)
 {
     return timers_next(&core->timers);
@@ -369,18 +376,60 @@ static void tick(struct core *core)
     }
 }
 
+static void set_alarm(struct core *core, int64_t at_ms)
+{
+    if (core->alarm_ms <= core->now_ms || at_ms < core->alarm_ms) {
+        core->alarm_ms = at_ms;
+        timers_set(&core->timers, TIMER_SCHED, 0, at_ms);
+    }
+}
+
+static void carry_out(struct core *core, const struct sched_plan *plan)
+{
+    core->carrying_out = true;
+    for (size_t i = 0; i < plan->start_count; i++) {
+        const struct sched_start *start = &plan->starts[i];
+        struct node **nodes = plan->nodes + start->first;
+        for (uint32_t k = 0; k < start->node_count + start->spare_count; k++) {
+            node_set_spare(core, nodes[k], k < start->node_count ? 0 : start->job->row.id);
+        }
+        attempt_start(core, start->job, nodes, start->node_count);
+    }
+    if (plan->preemptor != NULL && plan->victim_count > 0) {
+        job_preempt(core, plan->preemptor, plan->victims, plan->victim_count);
+    }
+    core->carrying_out = false;
+}
+
+/* One pass for all that happened in a step. With many jobs or nodes passes are spaced out, so that
+ * they take a bounded part of the time; in between, the front of the last order is tried. */
 static void schedule(struct core *core)
 {
-    struct plan plan = {0};
-    while (core->sched_due) {
+    if (!core->sched_due || core->queue_count == 0) {
         core->sched_due = false;
-        core->scheduled_ms = core->now_ms;
-        if (sched_next(core, &plan)) {
-            attempt_start(core, plan.job, plan.nodes, plan.node_count);
-            core->sched_due = true;
-        }
+        return;
     }
-    plan_fini(&plan);
+    bool whole = core->now_ms >= core->whole_pass_ms;
+    if (!whole && core->now_ms < core->pass_ms) {
+        set_alarm(core, core->pass_ms);
+        return;
+    }
+    if (!whole) {
+        set_alarm(core, core->whole_pass_ms);
+    }
+    uint32_t depth = whole ? core->config.policy.backfill.depth : QUICK_PASS_DEPTH;
+    struct sched_plan plan = {0};
+    core->sched_due = false;
+    core->scheduled_ms = core->now_ms;
+    sched_pass(core, whole, depth, &plan);
+    carry_out(core, &plan);
+    core->pass_ms = core->now_ms + (int64_t)(core->node_count / NODES_PER_PASS_MS);
+    if (whole) {
+        core->whole_pass_ms = core->now_ms + (int64_t)(core->queue_count / JOBS_PER_PASS_MS);
+    }
+    int64_t again_ms = core->now_ms + PASS_AGAIN_MS;
+    set_alarm(core, plan.again_ms < again_ms ? plan.again_ms : again_ms);
+    sched_plan_fini(&plan);
 }
 
 static void dispatch(struct core *core, const struct input *in)

@@ -401,6 +401,24 @@ void job_attempt_ended(struct core *core, struct job *job)
     }
 }
 
+void job_preempt(struct core *core, struct job *preemptor, struct job *const *victims, size_t count)
+{
+    preemptor->row.preempts++;
+    core_mark(core, TABLE_JOB, &preemptor->row);
+    for (size_t i = 0; i < count; i++) {
+        struct job *job = victims[i];
+        char text[256];
+        snprintf(text, sizeof text,
+                 "made room for job %" PRIu64 " (%.80s), which has a higher priority",
+                 preemptor->row.id, preemptor->row.name);
+        job_set_reason(core, job, "preempt", text);
+        core_event(core, "job.preempted", job->row.id, epoch_of(job), 0,
+                   "job %" PRIu64 " (%s) is asked to save and to stop within %.0f s: it %s",
+                   job->row.id, job->row.name, (double)attempt_save_ms(core, job) / 1000, text);
+        attempt_stop(core, job->attempt, "preempt");
+    }
+}
+
 /* ---------------------------------------------------------------- people */
 
 struct job *job_find_live(struct core *core, const struct input *in, uint64_t id)

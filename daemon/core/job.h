@@ -27,6 +27,9 @@ void job_running(struct core *core, struct job *job);
 void job_stopping(struct core *core, struct job *job, const char *stop_cause);
 void job_attempt_ended(struct core *core, struct job *job);
 
+/* Makes these stop, with a save, for the preemptor. */
+void job_preempt(struct core *core, struct job *preemptor, struct job *const *victims,
+                 size_t count);
 /* PENDING or otherwise not running -> HELD. */
 void job_put_on_hold(struct core *core, struct job *job, const char *code, const char *text);
 /* PENDING -> SUSPENDED. */

@@ -20,10 +20,11 @@ bool gpu_is_free(const struct gpu *gpu)
 
 void node_recount(struct node *node)
 {
-    node->present = node->free = 0;
+    node->present = node->healthy = node->free = 0;
     for (size_t i = 0; i < node->gpu_count; i++) {
         node->free += gpu_is_free(node->gpus[i]);
         node->present += node->gpus[i]->row.present;
+        node->healthy += node->gpus[i]->row.present && strcmp(node->gpus[i]->row.health, "ok") == 0;
     }
 }
 

@@ -41,6 +41,7 @@ struct queue_row policy_queue_default(void)
         .waiting_max = ROW_NONE,
         .priority_max = ROW_NONE,
         .time_limit_ms = ROW_NONE,
+        .preempts = true,
         .preemptible = true,
         .accepts = true,
         .starts = true,

@@ -4,135 +4,393 @@
 #include <string.h>
 
 #include "daemon/core/node.h"
+#include "daemon/core/sched_limit.h"
+#include "daemon/core/sched_order.h"
+#include "daemon/core/sched_place.h"
+#include "daemon/core/sched_preempt.h"
 #include "daemon/core/topology.h"
 #include "lib/mem.h"
 
-void plan_fini(struct plan *plan)
-{
-    free(plan->nodes);
-    *plan = (struct plan){0};
-}
+/* Blocked jobs for which no start can be planned at all: so many are tried in a pass. */
+#define HOPELESS_MAX 16
+/* Demands that did not fit in this pass. What fits only shrinks, so more of the same does not
+ * either. */
+#define FAILURES_MAX       32
+#define PROBE_RESERVATIONS 256u
 
-bool sched_node_has_room(const struct node *node, int64_t gpus_per_node)
-{
-    return gpus_per_node > 0 ? node_free_gpus(node) >= gpus_per_node
-                             : node->hosted < NODE_HOSTED_MAX;
-}
-
-struct candidate {
-    struct node *node;
-    bool is_former;
-    uint32_t load; /* less is better */
+struct failure {
+    uint32_t gpus, nodes;
+    int64_t length_ms;
+    bool takes_spares;
+};
+struct pass {
+    struct core *core;
+    struct sched_plan *plan; /* borrowed */
+    struct timeline tl;
+    struct limits limits;
+    uint32_t reservations, reserved; /* to be made, made */
+    uint32_t hopeless;
+    uint64_t blocker;              /* the first job with a reservation */
+    uint32_t *candidates, *chosen; /* owned; of node_count items */
+    struct failure failures[FAILURES_MAX];
+    uint32_t failure_count;
 };
 
-static int compare(const void *a, const void *b)
+void sched_plan_fini(struct sched_plan *plan)
 {
-    const struct candidate *x = a, *y = b;
-    if (x->is_former != y->is_former) {
-        return x->is_former ? -1 : 1;
-    }
-    if (x->load != y->load) {
-        return x->load < y->load ? -1 : 1;
-    }
-    return strcmp(x->node->row.name, y->node->row.name);
+    free(plan->starts);
+    free(plan->nodes);
+    free(plan->victims);
+    *plan = (struct sched_plan){0};
 }
 
-static int compare_names(const void *a, const void *b)
+/* ---------------------------------------------------------------- what happened to a job */
+
+static void set_wait(const struct core *core, struct job *job, enum wait_code code, uint64_t who,
+                     int64_t start_ms)
 {
-    struct node *const *x = a, *const *y = b;
-    return strcmp((*x)->row.name, (*y)->row.name);
+    free(job->wait.nodes);
+    job->wait =
+        (struct wait){.code = code, .who = who, .start_ms = start_ms, .pass_ms = core->now_ms};
 }
 
-static bool is_former(const struct job *job, const struct node *node)
+static void remember_nodes(struct job *job, const struct timeline *tl, const uint32_t *chosen,
+                           uint32_t count)
 {
-    for (uint32_t i = 0; job->attempt != NULL && i < job->attempt->node_count; i++) {
-        if (job->attempt->nodes[i].node == node) {
+    job->wait.nodes = mem_alloc_array(count, sizeof *job->wait.nodes);
+    job->wait.node_count = count;
+    for (uint32_t k = 0; k < count; k++) {
+        job->wait.nodes[k] = tl->nodes[chosen[k]].node;
+    }
+}
+
+/* ---------------------------------------------------------------- start now */
+
+static bool has_failed(const struct pass *pass, const struct demand *d)
+{
+    for (uint32_t i = 0; i < pass->failure_count; i++) {
+        const struct failure *f = &pass->failures[i];
+        if (f->gpus <= d->gpus && (f->gpus > 0) == (d->gpus > 0) && f->nodes <= d->nodes &&
+            f->length_ms <= d->length_ms && f->takes_spares >= d->takes_spares) {
             return true;
         }
     }
     return false;
 }
 
-bool sched_place(const struct core *core, struct job *job, struct plan *plan)
+static void remember_failure(struct pass *pass, const struct demand *d)
 {
-    uint32_t wanted = (uint32_t)job->row.nodes_requested;
-    struct candidate *candidates = mem_alloc_array(core->node_count, sizeof *candidates);
-    size_t count = 0;
-    for (size_t i = 0; i < core->node_count; i++) {
-        struct node *node = core->nodes[i];
-        if (!node_is_usable(node) || !sched_node_has_room(node, job->row.gpus_per_node)) {
-            continue;
-        }
-        /* Best fit keeps whole nodes free for large gangs; ranks without an accelerator are spread.
-         */
-        candidates[count++] = (struct candidate){
-            .node = node,
-            .is_former = is_former(job, node),
-            .load = job->row.gpus_per_node > 0 ? node_free_gpus(node) : node->hosted,
-        };
+    const struct core *core = pass->core;
+    /* A reservation may admit one and not another, a spare belongs to one: no two are alike then.
+     */
+    if (core->reservation_count > 0 || d->job->row.spares > 0) {
+        return;
     }
-    if (count >= wanted) {
-        qsort(candidates, count, sizeof *candidates, compare);
-        void *nodes = plan->nodes;
-        mem_grow(&nodes, &plan->node_capacity, wanted, sizeof *plan->nodes);
-        plan->nodes = nodes;
-        for (uint32_t i = 0; i < wanted; i++) {
-            plan->nodes[i] = candidates[i].node;
+    struct failure f = {d->gpus, d->nodes, d->length_ms, d->takes_spares};
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < pass->failure_count; i++) {
+        const struct failure *old = &pass->failures[i];
+        bool implied = f.gpus <= old->gpus && f.nodes <= old->nodes &&
+                       f.length_ms <= old->length_ms && f.takes_spares >= old->takes_spares;
+        if (!implied) {
+            pass->failures[kept++] = *old;
         }
-        /* By name, so that the same nodes give every rank the same place again. */
-        qsort(plan->nodes, wanted, sizeof *plan->nodes, compare_names);
-        plan->node_count = wanted;
-        plan->job = job;
     }
-    free(candidates);
-    return count >= wanted;
+    pass->failure_count = kept;
+    if (kept < FAILURES_MAX) {
+        pass->failures[pass->failure_count++] = f;
+    }
 }
 
-static int compare_texts(const void *a, const void *b)
+static void plan_node(struct sched_plan *plan, struct node *node)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    void *nodes = plan->nodes;
+    mem_grow(&nodes, &plan->node_capacity, plan->node_count + 1, sizeof *plan->nodes);
+    plan->nodes = nodes;
+    plan->nodes[plan->node_count++] = node;
+}
+
+/* Whole empty nodes to keep beside the gang, as many as there are; those it has count. */
+static uint32_t plan_spares(struct pass *pass, const struct demand *d)
+{
+    struct timeline *tl = &pass->tl;
+    uint32_t wanted = (uint32_t)d->job->row.spares, got = 0;
+    if (wanted == 0) {
+        return 0;
+    }
+    for (int own = 1; own >= 0; own--) {
+        for (uint32_t i = 0; i < tl->node_count && got < wanted; i++) {
+            struct tl_node *n = &tl->nodes[i];
+            bool is_own = n->spare_job == d->job->row.id;
+            if (is_own != (own == 1) || n->free != n->capacity ||
+                !timeline_fits(tl, i, d, tl->core->now_ms)) {
+                continue;
+            }
+            struct demand all = *d;
+            all.gpus = n->capacity;
+            timeline_take(tl, i, &all, tl->core->now_ms);
+            n->spare_job = d->job->row.id;
+            plan_node(pass->plan, n->node);
+            got++;
+        }
+    }
+    return got;
+}
+
+static void start_on(struct pass *pass, const struct demand *d, uint32_t count)
+{
+    struct sched_plan *plan = pass->plan;
+    void *starts = plan->starts;
+    mem_grow(&starts, &plan->start_capacity, plan->start_count + 1, sizeof *plan->starts);
+    plan->starts = starts;
+    struct job *job = core_job(pass->core, d->job->row.id);
+    job = job != NULL ? job : (struct job *)(uintptr_t)d->job; /* a probe is in no list */
+    struct sched_start *start = &plan->starts[plan->start_count++];
+    *start = (struct sched_start){.job = job, .first = plan->node_count, .node_count = count};
+    for (uint32_t k = 0; k < count; k++) {
+        timeline_take(&pass->tl, pass->chosen[k], d, pass->core->now_ms);
+        pass->tl.nodes[pass->chosen[k]].spare_job = 0;
+        plan_node(plan, pass->tl.nodes[pass->chosen[k]].node);
+    }
+    start->spare_count = plan_spares(pass, d);
+    limits_take(&pass->limits, pass->core, job, count);
+    set_wait(pass->core, job, WAIT_NONE, 0, pass->core->now_ms);
+}
+
+static bool try_start(struct pass *pass, const struct demand *d, int64_t allowed)
+{
+    if (d->gpus > 0 && timeline_free_nodes(&pass->tl, d->gpus) < d->nodes) {
+        return false;
+    }
+    if (has_failed(pass, d)) {
+        return false;
+    }
+    uint32_t count = timeline_candidates(&pass->tl, d, pass->core->now_ms, pass->candidates);
+    if (count < d->nodes) {
+        remember_failure(pass, d);
+        return false;
+    }
+    uint32_t most = sched_most(&pass->tl, d, pass->candidates, count);
+    most = most < allowed ? most : (uint32_t)allowed;
+    if (most < d->nodes ||
+        !sched_choose(&pass->tl, d, pass->candidates, count, most, pass->chosen)) {
+        return false;
+    }
+    start_on(pass, d, most);
+    return true;
+}
+
+/* ---------------------------------------------------------------- start later */
+
+static void reserve(struct pass *pass, struct job *job, const struct demand *d)
+{
+    struct timeline *tl = &pass->tl;
+    int64_t at_ms;
+    if (pass->reserved == 0 && sched_preempt(tl, d, pass->plan, &at_ms)) {
+        pass->plan->preemptor = job;
+        pass->reserved++;
+        pass->blocker = job->row.id;
+        set_wait(pass->core, job, WAIT_PREEMPTION, 0, at_ms);
+        return;
+    }
+    int64_t horizon_ms = pass->core->now_ms + pass->core->config.policy.backfill.horizon_ms;
+    at_ms = timeline_earliest(tl, d, horizon_ms);
+    set_wait(pass->core, job, WAIT_RESOURCES, 0, at_ms);
+    if (at_ms == TIME_NEVER) {
+        pass->hopeless++;
+        return;
+    }
+    uint32_t count = timeline_candidates(tl, d, at_ms, pass->candidates);
+    if (!sched_choose(tl, d, pass->candidates, count, d->nodes, pass->chosen)) {
+        pass->hopeless++;
+        return;
+    }
+    for (uint32_t k = 0; k < d->nodes; k++) {
+        timeline_take(tl, pass->chosen[k], d, at_ms);
+    }
+    remember_nodes(job, tl, pass->chosen, d->nodes);
+    pass->blocker = pass->reserved == 0 ? job->row.id : pass->blocker;
+    pass->reserved++;
+}
+
+/* ---------------------------------------------------------------- the pass */
+
+static void pass_init(struct pass *pass, struct core *core, struct sched_plan *plan)
+{
+    *pass = (struct pass){
+        .core = core, .plan = plan, .reservations = core->config.policy.backfill.reservations};
+    plan->again_ms = TIME_NEVER;
+    timeline_init(&pass->tl, core);
+    limits_init(&pass->limits, core);
+    pass->candidates = mem_alloc_array(core->node_count, sizeof *pass->candidates);
+    pass->chosen = mem_alloc_array(core->node_count, sizeof *pass->chosen);
+}
+
+static void pass_fini(struct pass *pass)
+{
+    for (size_t i = 0; i < pass->plan->start_count; i++) {
+        if (pass->plan->starts[i].job->array != NULL) {
+            pass->plan->starts[i].job->array->planned = 0;
+        }
+    }
+    timeline_fini(&pass->tl);
+    limits_fini(&pass->limits);
+    free(pass->candidates);
+    free(pass->chosen);
+}
+
+/* may_reserve: it is among the first. */
+static void look_at(struct pass *pass, struct job *job, bool may_reserve)
+{
+    enum wait_code code;
+    uint64_t who;
+    int64_t allowed = limits_allow(&pass->limits, pass->core, job, &code, &who);
+    if (allowed < job->row.nodes_min) {
+        set_wait(pass->core, job, code, who, TIME_NEVER);
+        return;
+    }
+    struct demand d = demand_of(pass->core, job);
+    if (try_start(pass, &d, allowed)) {
+        return;
+    }
+    if (may_reserve && pass->hopeless < HOPELESS_MAX) {
+        reserve(pass, job, &d);
+    } else {
+        set_wait(pass->core, job, WAIT_PRIORITY, pass->blocker, TIME_NEVER);
+    }
+}
+
+static bool nothing_is_free(const struct pass *pass)
+{
+    if (pass->tl.avail_count > 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < pass->tl.node_count; i++) {
+        if (pass->tl.nodes[i].hosts > 0) {
+            return !pass->core->has_hosted;
+        }
+    }
+    return true;
+}
+
+static void go_through(struct pass *pass, struct ranked *list, size_t count)
+{
+    size_t at = 0;
+    while (at < count && pass->reserved < pass->reservations) {
+        look_at(pass, list[at++].job, true);
+    }
+    pass->core->blocker = pass->blocker;
+    if (at == count || nothing_is_free(pass)) {
+        return;
+    }
+    if (pass->core->config.policy.backfill.shortest_first) {
+        sched_rank_for_holes(list + at, count - at);
+    }
+    for (; at < count && !nothing_is_free(pass); at++) {
+        look_at(pass, list[at].job, false);
+    }
+}
+
+/* The front of the last whole order, as far as it still waits. */
+static struct ranked *front(const struct core *core, uint32_t depth, size_t *count)
+{
+    struct ranked *list = mem_alloc_array(depth, sizeof *list);
+    *count = 0;
+    for (size_t i = 0; i < core->order_count && *count < depth; i++) {
+        struct job *job = core_job(core, core->order[i]);
+        if (job != NULL && job->queued) {
+            list[(*count)++] = (struct ranked){0, job->row.id, job};
+        }
+    }
+    return list;
+}
+
+static void remember_order(struct core *core, const struct ranked *list, size_t count)
+{
+    void *order = core->order;
+    mem_grow(&order, &core->order_capacity, count, sizeof *core->order);
+    core->order = order;
+    core->order_count = count;
+    for (size_t i = 0; i < count; i++) {
+        core->order[i] = list[i].id;
+    }
+}
+
+void sched_pass(struct core *core, bool whole, uint32_t depth, struct sched_plan *plan)
+{
+    size_t count = core->queue_count;
+    struct ranked *list = whole ? sched_rank(core) : front(core, depth, &count);
+    if (whole) {
+        remember_order(core, list, count);
+    }
+    struct pass pass;
+    pass_init(&pass, core, plan);
+    go_through(&pass, list, count < depth ? count : depth);
+    pass_fini(&pass);
+    free(list);
+}
+
+void sched_probe(struct core *core, struct job *job, struct sched_plan *plan)
+{
+    struct ranked *list = sched_rank(core);
+    struct pass pass;
+    pass_init(&pass, core, plan);
+    pass.reservations = PROBE_RESERVATIONS;
+    int64_t score = sched_score(core, job, sched_cluster_gpus(core));
+    size_t ahead = 0;
+    while (ahead < core->queue_count && list[ahead].job != job && list[ahead].score >= score) {
+        ahead++;
+    }
+    list = mem_resize(list, (ahead + 1) * sizeof *list);
+    list[ahead] = (struct ranked){score, job->row.id, job};
+    for (size_t i = 0; i <= ahead; i++) {
+        bool is_job = list[i].job == job;
+        look_at(&pass, list[i].job, is_job || pass.reserved < pass.reservations);
+    }
+    pass_fini(&pass);
+    free(list);
+}
+
+/* ---------------------------------------------------------------- at submit */
+
+static int compare_numbers(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
 }
 
 bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_per_node,
                         enum placement placement, uint32_t *large_enough)
 {
-    const char **places = mem_alloc_array(core->node_count, sizeof *places);
+    uint32_t *places = mem_alloc_array(core->node_count, sizeof *places);
     uint32_t count = 0, run = 0, longest = 0;
     for (size_t i = 0; i < core->node_count; i++) {
         if (node_capacity(core->nodes[i]) >= gpus_per_node) {
-            places[count++] = topology_place(core->nodes[i], placement);
+            places[count++] = core->nodes[i]->place[placement];
         }
     }
-    qsort(places, count, sizeof *places, compare_texts);
+    qsort(places, count, sizeof *places, compare_numbers);
     for (uint32_t i = 0; i < count; i++) {
-        run = i > 0 && strcmp(places[i - 1], places[i]) == 0 ? run + 1 : 1;
+        run = i > 0 && places[i - 1] == places[i] ? run + 1 : 1;
         longest = run > longest ? run : longest;
     }
     free(places);
+    uint32_t spares = gpus_per_node > 0 ? core->config.policy.spares : 0;
+    if (longest > count - (spares < count ? spares : count)) {
+        longest = count - (spares < count ? spares : count); /* the rest is kept free */
+    }
     *large_enough = longest;
     return core->node_count == 0 || longest >= nodes;
 }
 
 void sched_job_came(struct core *core, struct job *job)
 {
-    (void)job;
+    core->has_hosted |= job->row.gpus_per_node == 0;
     core->sched_due = true;
 }
 
 void sched_job_left(struct core *core, struct job *job)
 {
     (void)job;
-    core->sched_due = true;
-}
-
-bool sched_next(const struct core *core, struct plan *plan)
-{
-    struct job *first = NULL;
-    for (size_t i = 0; i < core->queue_count; i++) {
-        struct job *job = core->queue[i];
-        bool before = first == NULL || job->row.priority > first->row.priority ||
-                      (job->row.priority == first->row.priority && job->row.id < first->row.id);
-        first = before ? job : first;
-    }
-    return first != NULL && sched_place(core, first, plan);
+    core->sched_due |= !core->carrying_out;
 }

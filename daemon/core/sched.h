@@ -1,26 +1,41 @@
-/* Who starts next, and where. Pure functions from the state to a plan. Strict order: priority, then
- * age; a gang starts as a whole or not at all, and the first that does not fit holds up those
- * behind it. */
+/* Who starts next, where, and when the others will. A pass reads the state and makes a plan; only
+ * core.c carries it out. (What a pass writes is its own: the `wait` of jobs, and fields that count
+ * within it.)
+ *
+ * Waiting jobs are looked at by score. A gang starts as a whole or not at all. The first that does
+ * not fit (as many as the policy says) get a start time and nodes: the earliest at which, by the
+ * time limits of what runs and the maintenance that is planned, enough nodes have room. All others
+ * may start only where they do not touch these plans: they fill holes and delay nobody. The very
+ * first may make others stop, if that provably starts it (sched_preempt.h). */
 #ifndef DAEMON_CORE_SCHED_H
 #define DAEMON_CORE_SCHED_H
 
-#include "daemon/core/state.h"
+#include "daemon/core/timeline.h"
 
-struct plan {
+struct sched_start {
     struct job *job;
-    struct node **nodes; /* owned; node_count of them, in rank order */
-    size_t node_capacity;
-    uint32_t node_count;
+    size_t first; /* of its nodes in the plan's list */
+    uint32_t node_count, spare_count;
 };
-/* A zeroed one is empty. */
-void plan_fini(struct plan *plan);
+struct sched_plan {
+    struct sched_start *starts; /* owned */
+    size_t start_count, start_capacity;
+    struct node **nodes; /* owned; of all starts: the gang in rank order, then its spares */
+    size_t node_count, node_capacity;
+    struct job *preemptor; /* NULL: nobody is to be stopped */
+    struct job **victims;  /* owned */
+    size_t victim_count, victim_capacity;
+    int64_t again_ms; /* when another pass may find more though nothing happened; TIME_NEVER */
+};
+void sched_plan_fini(struct sched_plan *plan);
 
-/* Nodes for this job now. A job that is started again gets the nodes it had, as far as they are
- * free; otherwise the fullest ones that still have room, ties by name. False when it does not fit;
- * plan is then undefined. */
-bool sched_place(const struct core *core, struct job *job, struct plan *plan);
-/* The next start, false when there is none. */
-bool sched_next(const struct core *core, struct plan *plan);
+/* Plans with the `depth` first jobs of the order; whole: of the order as it is now, else as the
+ * last such pass found it. */
+void sched_pass(struct core *core, bool whole, uint32_t depth, struct sched_plan *plan);
+
+/* What would happen to a job that is submitted now, and is in no list: its wait says it, and the
+ * plan whether it starts or whom it makes stop. `reservations` as many as it takes. */
+void sched_probe(struct core *core, struct job *job, struct sched_plan *plan);
 
 /* Whether the nodes ever registered could hold such a gang, if they were all up and empty. Before
  * the first one, anything may come. large_enough: nodes with so many accelerators, of the largest
@@ -30,8 +45,5 @@ bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_pe
 /* A job has come into the queue, or left it. */
 void sched_job_came(struct core *core, struct job *job);
 void sched_job_left(struct core *core, struct job *job);
-
-/* Room on one node for the ranks of such a job. */
-bool sched_node_has_room(const struct node *node, int64_t gpus_per_node);
 
 #endif

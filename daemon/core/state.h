@@ -26,22 +26,29 @@ struct queue {
     struct queue_row row;
     uint32_t jobs, nodes; /* of running ones */
     uint32_t waiting;     /* jobs that are neither running nor stopping */
+    uint32_t planned_jobs,
+        planned_nodes; /* only while a pass is made, here and below: started by it */
 };
 struct account {
     struct account_row row;
     uint32_t nodes; /* of running jobs */
+    uint32_t planned_nodes;
+    double used;     /* only while a pass is made: of all its members */
+    uint32_t active; /* members that have used something */
 };
 /* A user's part of an account: what it used, and what it is using. */
 struct member {
     struct fair_usage_row row;
     struct account *account; /* borrowed */
     int64_t rate_milli;      /* accelerators in use x the weight of their queue */
+    double used, factor;     /* only while a pass is made: use, and the score's factor of it */
 };
 /* A user's part of a queue. */
 struct lane {
     struct queue *queue; /* borrowed */
     char *user;          /* owned */
     uint32_t jobs, nodes;
+    uint32_t planned_jobs, planned_nodes;
 };
 struct quota {
     struct quota_row row;
@@ -55,6 +62,7 @@ struct reservation {
 struct array {
     uint64_t id;
     uint32_t size;
+    uint32_t planned;
     uint32_t live, running, unstarted; /* unstarted: live and without an attempt so far */
     uint32_t bad;                      /* ended, and not completed */
     struct job **dependents;           /* as of a job */
@@ -86,6 +94,7 @@ struct wait {
     int64_t start_ms;    /* planned start; INT64_MAX: not planned */
     struct node **nodes; /* owned; planned, of a job with a reservation */
     uint32_t node_count;
+    int64_t pass_ms; /* when that was */
 };
 struct gpu {
     struct gpu_row row;
@@ -103,7 +112,9 @@ struct node {
     size_t gpu_count, gpu_capacity;
     struct attempt_node *first; /* live parts of attempts, oldest first */
     uint32_t hosted;            /* live ranks without an accelerator */
-    uint32_t present, free;     /* accelerators that are there; healthy ones nobody has */
+    uint32_t present, healthy,
+        free; /* accelerators that are there; of these in order; and nobody's */
+    uint32_t place[PLACEMENT_LEAF + 1]; /* numbers of its zone, rack and leaf; not stored */
     /* not stored */
     session_id session;         /* 0: not connected */
     int64_t lease_ms;           /* until when it is trusted without another sign of life */
@@ -139,6 +150,7 @@ struct attempt {
     struct attempt_node *nodes; /* owned; by node_rank */
     uint32_t node_count;
     uint32_t world_size;
+    int64_t end_ms;                 /* not stored: estimated by the last pass */
     struct allocation *allocations; /* owned; by rank */
     uint32_t allocation_count;
     struct rank_exit *exits; /* owned; by rank */
@@ -227,8 +239,18 @@ struct core {
     struct outcomes outcomes;
     struct map places; /* hash of a node's name -> policy_place, owned */
     bool places_known;
-    struct map node_names; /* hash of the name -> node; of two with one hash the first */
-    bool sched_due;        /* something changed that may let a job start */
+    struct map place_numbers; /* hash of a level and name -> its number */
+    uint32_t place_count;     /* numbers given out */
+    struct map node_names;    /* hash of the name -> node; of two with one hash the first */
+    bool sched_due;           /* something changed that may let a job start */
+    /* of the scheduler, not stored */
+    bool carrying_out; /* a plan: what leaves the queue was planned to */
+    bool has_hosted;   /* there was a waiting job without accelerators */
+    uint64_t blocker;  /* the first job that the last pass gave a reservation */
+    uint64_t *order;   /* owned; ids as the last whole pass ranked them */
+    size_t order_count, order_capacity;
+    int64_t whole_pass_ms, pass_ms; /* earliest times of the next ones */
+    int64_t alarm_ms;               /* a TIMER_SCHED is set for then; 0: none */
     struct keys keys;
     struct map sessions; /* -> node */
     struct timers timers;
@@ -266,6 +288,10 @@ void core_reply(struct core *core, const struct input *in, int code, const char 
     __attribute__((format(printf, 4, 5)));
 /* Success, with the id of what was made. */
 void core_reply_id(struct core *core, const struct input *in, uint64_t id);
+struct buf;
+/* Why a waiting job waits: a sentence into out, returns the code. The job may be in no list (a
+ * probe): then `queued` says whether it would be in the queue. */
+const char *job_reason(const struct core *core, const struct job *job, struct buf *out);
 /* Appends to the event table; 0 where there is no job, epoch or node. */
 void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoch, uint64_t node,
                 const char *fmt, ...) __attribute__((format(printf, 6, 7)));

@@ -180,11 +180,13 @@ bool job_check_submit(struct core *core, const struct input *in, int64_t *limit_
 
 /* ---------------------------------------------------------------- the job */
 
+/* By policy only what saves when it is told to stop: a program of another kind says so itself. */
 static bool preemptible_of(const struct core *core, const struct jobspec *spec)
 {
     const struct queue *queue = share_queue(core, spec->queue);
-    return spec->preemptible == BY_POLICY ? queue == NULL || queue->row.preemptible
-                                          : spec->preemptible == BY_POLICY_YES;
+    return spec->preemptible == BY_POLICY
+               ? spec->has_train && (queue == NULL || queue->row.preemptible)
+               : spec->preemptible == BY_POLICY_YES;
 }
 
 struct job *job_from_spec(struct core *core, const struct input_submit *submit, uint64_t id,

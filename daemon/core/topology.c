@@ -53,6 +53,7 @@ void topology_fini(struct core *core)
         }
     }
     map_fini(&core->places);
+    map_fini(&core->place_numbers);
 }
 
 static bool set(char **field, const char *text)
@@ -64,21 +65,45 @@ static bool set(char **field, const char *text)
     return true;
 }
 
+/* Places get numbers, so that the scheduler need not compare names. */
+static uint32_t number_of(struct core *core, enum placement level, const char *name)
+{
+    if (level == PLACEMENT_ANY) {
+        return 0;
+    }
+    uint64_t hash = hash_xxh3(name, strlen(name), level);
+    hash = hash != 0 ? hash : 1;
+    uintptr_t known = (uintptr_t)map_get(&core->place_numbers, hash);
+    if (known == 0) {
+        known = ++core->place_count;
+        map_set(&core->place_numbers, hash, (void *)known);
+    }
+    return (uint32_t)known;
+}
+
+static void number_places(struct core *core, struct node *node)
+{
+    for (int level = PLACEMENT_ANY; level <= PLACEMENT_LEAF; level++) {
+        node->place[level] =
+            number_of(core, (enum placement)level, topology_place(node, (enum placement)level));
+    }
+}
+
 void topology_apply(struct core *core, struct node *node)
 {
     if (!core->places_known) {
         index_places(core);
     }
     const struct policy_place *place = map_get(&core->places, hash_of(node->row.name));
-    if (place == NULL) {
-        return;
+    if (place != NULL) {
+        bool changed = set(&node->row.zone, place->zone);
+        changed |= set(&node->row.rack, place->rack);
+        changed |= set(&node->row.leaf, place->leaf);
+        if (changed) {
+            core_mark(core, TABLE_NODE, &node->row);
+        }
     }
-    bool changed = set(&node->row.zone, place->zone);
-    changed |= set(&node->row.rack, place->rack);
-    changed |= set(&node->row.leaf, place->leaf);
-    if (changed) {
-        core_mark(core, TABLE_NODE, &node->row);
-    }
+    number_places(core, node);
 }
 
 const char *topology_place(const struct node *node, enum placement level)

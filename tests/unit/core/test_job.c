@@ -196,7 +196,7 @@ static void test_order(void **state)
     assert_string_equal(code, "resources");
     assert_true(core_why(w.core, small, code, sizeof code, text, sizeof text));
     assert_string_equal(code, "queue");
-    assert_non_null(strstr(text, "1 job is ahead; the first, 2 (j)"));
+    assert_non_null(strstr(text, "job 2 (j) goes first"));
     assert_false(core_why(w.core, running, code, sizeof code, text, sizeof text));
     world_report_exit(&w, 1, running, 1, 3, world_exit(&w, 0, 0));
     assert_int_equal(state_of(small), JOB_PENDING);

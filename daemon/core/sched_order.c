@@ -1,0 +1,120 @@
+#include "daemon/core/sched_order.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/core/share.h"
+#include "lib/mem.h"
+
+int64_t sched_base_priority(const struct job *job)
+{
+    return job->row.priority + job->queue->row.priority;
+}
+
+/* 1 for nothing used, 1/2 for just one's share, towards 0. */
+static double factor_of(double used, double total, double share)
+{
+    if (used <= 0 || total <= 0) {
+        return 1;
+    }
+    return share > 0 ? exp2(-(used / total) / share) : 0;
+}
+
+void sched_share_out(struct core *core)
+{
+    double total = 0, shares = 0;
+    for (size_t i = 0; i < core->account_count; i++) {
+        core->accounts[i]->used = 0;
+        core->accounts[i]->active = 0;
+    }
+    for (size_t i = 0; i < core->member_count; i++) {
+        struct member *m = core->members[i];
+        m->used = share_used(core, m);
+        m->account->used += m->used;
+        m->account->active++;
+        total += m->used;
+    }
+    for (size_t i = 0; i < core->account_count; i++) {
+        const struct account *a = core->accounts[i];
+        shares += a->active > 0 ? (double)a->row.shares : 0;
+    }
+    for (size_t i = 0; i < core->member_count; i++) {
+        struct member *m = core->members[i];
+        const struct account *a = m->account;
+        double of_account =
+            factor_of(a->used, total, shares > 0 ? (double)a->row.shares / shares : 0);
+        double of_user = factor_of(m->used, a->used, 1.0 / a->active);
+        m->factor = (of_account + of_user) / 2;
+    }
+}
+
+double sched_cluster_gpus(const struct core *core)
+{
+    return core->gpu_count > 0 ? (double)core->gpu_count : 1;
+}
+
+int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus)
+{
+    const struct policy *p = &core->config.policy;
+    int64_t age_ms = job->row.eligible_ms != ROW_NONE ? core->now_ms - job->row.eligible_ms : 0;
+    age_ms = age_ms < p->priority.age_full_ms ? age_ms : p->priority.age_full_ms;
+    double points = (double)p->priority.age * ((double)age_ms / (double)p->priority.age_full_ms);
+    points += (double)p->priority.fair_share * job->member->factor;
+    if (p->priority.size > 0) {
+        double part = (double)(job->row.nodes_min * job->row.gpus_per_node) / cluster_gpus;
+        points += (double)p->priority.size * (part < 1 ? part : 1);
+    }
+    if (job->row.restart_first) {
+        points += (double)p->priority.restart;
+    }
+    return sched_base_priority(job) * 1000 + (int64_t)(points * 1000);
+}
+
+static int compare_rank(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    if (x->score != y->score) {
+        return x->score > y->score ? -1 : 1;
+    }
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+struct ranked *sched_rank(struct core *core)
+{
+    struct ranked *list = mem_alloc_array(core->queue_count, sizeof *list);
+    double gpus = sched_cluster_gpus(core);
+    sched_share_out(core);
+    for (size_t i = 0; i < core->queue_count; i++) {
+        struct job *job = core->queue[i];
+        list[i] = (struct ranked){sched_score(core, job, gpus), job->row.id, job};
+    }
+    qsort(list, core->queue_count, sizeof *list, compare_rank);
+    return list;
+}
+
+/* ---------------------------------------------------------------- holes */
+
+static int64_t length_of(const struct job *job)
+{
+    return job->row.time_limit_ms > 0 ? job->row.time_limit_ms - job->row.ran_ms : INT64_MAX;
+}
+
+static int compare_holes(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    int64_t x_base = sched_base_priority(x->job), y_base = sched_base_priority(y->job);
+    if (x_base != y_base) {
+        return x_base > y_base ? -1 : 1;
+    }
+    int64_t x_ms = length_of(x->job), y_ms = length_of(y->job);
+    if (x_ms != y_ms) {
+        return x_ms < y_ms ? -1 : 1;
+    }
+    return compare_rank(a, b);
+}
+
+void sched_rank_for_holes(struct ranked *list, size_t count)
+{
+    qsort(list, count, sizeof *list, compare_holes);
+}
