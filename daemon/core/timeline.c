@@ -333,8 +333,8 @@ static void leave_avail(struct timeline *tl, struct tl_node *n)
 
 void timeline_take(struct timeline *tl, uint32_t i, const struct demand *d, int64_t at_ms)
 {
-    int64_t length_ms = d->length_ms == TIME_NEVER ? tl->core->config.policy.assumed_runtime_ms
-                                                   : d->length_ms;
+    int64_t length_ms =
+        d->length_ms == TIME_NEVER ? tl->core->config.policy.assumed_runtime_ms : d->length_ms;
     struct slot *slot = add_slot(tl, i, at_ms, add_ms(at_ms, length_ms));
     slot->gpus = d->gpus;
     slot->hosts = d->gpus == 0;
