@@ -53,10 +53,10 @@ struct train_spec {
     uint64_t
         steps; /* one of steps and tokens; the other is derived, tokens rounded up to whole steps */
     uint64_t tokens;
-    enum precision precision;    /* default fp8 */
-    struct recipe recipe;        /* default: recipe_of(precision) */
-    uint32_t pipeline, expert;   /* mesh; default 1, 1 */
-    enum pipeline_kind schedule; /* of the pipeline; default 1f1b */
+    enum precision precision;         /* default fp8 */
+    struct recipe recipe;             /* default: recipe_of(precision) */
+    uint32_t pipeline, expert;        /* mesh; default 1, 1 */
+    enum pipeline_kind pipeline_kind; /* of the pipeline; default 1f1b */
     uint32_t zero; /* 1 (default): optimiser state parted over the data axis; 0: on every rank */
     struct {
         double lr;               /* default 2.2e-4 */
@@ -160,7 +160,7 @@ uint32_t jobspec_world_size(const struct jobspec *spec, uint32_t nodes);
 
 struct model_config;
 /* What needs the model, and what the trainer cannot do: experts divide over the mesh, the batch
- * over it at every size of an elastic job, no pipeline yet, sequence length within the model's
+ * over it at every size of an elastic job, stages have layers, sequence length within the model's
  * positions. spec_name for the message. */
 int jobspec_check_model(const struct jobspec *spec, const struct model_config *model,
                         const char *spec_name, struct err *err);

@@ -46,6 +46,35 @@ static int check_batch(const struct jobspec *spec, uint32_t ranks, const char *s
             "multiple of %llu)",
             t->global_batch, (unsigned long long)ways, t->micro_batch, (unsigned long long)unit);
     }
+    /* Both directions of the V must fill (trainer/pipeline_schedule.h). */
+    uint64_t micros = t->pipeline_kind == PIPELINE_DUALPIPEV ? 2 * (uint64_t)t->pipeline : 1;
+    uint32_t least = s->batch.from != 0 ? s->batch.from : t->global_batch;
+    if (least / unit < micros) {
+        return refuse(
+            err, spec_name, s->batch.from != 0 ? spec->places.plan : spec->places.global_batch,
+            s->batch.from != 0 ? "schedule.batch" : "global_batch",
+            "%u is %llu micro-batches of %u for each of %llu data-parallel ranks; "
+            "parallel.schedule dualpipev over %u ranks needs %llu (allowed: from %llu, or "
+            "a smaller micro_batch, or parallel.schedule 1f1b)",
+            least, (unsigned long long)(least / unit), t->micro_batch, (unsigned long long)ways,
+            t->pipeline, (unsigned long long)micros, (unsigned long long)(micros * unit));
+    }
+    return 0;
+}
+
+/* Every stage of the pipeline has a layer at least. */
+static int check_stages(const struct jobspec *spec, const struct model_config *model,
+                        const char *spec_name, struct err *err)
+{
+    const struct train_spec *t = &spec->train;
+    uint32_t each = t->pipeline_kind == PIPELINE_DUALPIPEV ? 2 : 1;
+    if ((uint64_t)t->pipeline * each > model->num_hidden_layers) {
+        return refuse(
+            err, spec_name, spec->places.pipeline, "parallel.pipeline",
+            "%u ranks with %u stage%s each, but the model has %u layers (allowed: up to %u)",
+            t->pipeline, each, each == 1 ? "" : "s", model->num_hidden_layers,
+            model->num_hidden_layers / each);
+    }
     return 0;
 }
 
@@ -93,10 +122,7 @@ int jobspec_check_model(const struct jobspec *spec, const struct model_config *m
                       t->sequence_length, model->num_nextn_predict_layers,
                       model->num_nextn_predict_layers + 1);
     }
-    if (t->pipeline > 1) {
-        return refuse(err, spec_name, spec->places.pipeline, "parallel.pipeline",
-                      "%u stages, but the trainer runs whole models (allowed: 1)", t->pipeline);
-    }
+    TRY(check_stages(spec, model, spec_name, err));
     TRY(check_micro_batch(spec, model, spec_name, err));
     if (t->expert > 1 && model->n_routed_experts % t->expert != 0) {
         return refuse(

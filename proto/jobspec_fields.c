@@ -274,7 +274,7 @@ static int read_no_decay(const struct yaml_item *item, void *place, struct err *
 
 /* ---- tables */
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
-static const char *const schedules[] = {"1f1b", "dualpipev", NULL};
+static const char *const pipeline_kinds[] = {"1f1b", "dualpipev", NULL};
 
 #define AT(member) .offset = offsetof(struct train_spec, member)
 #define REAL(name, member, least, most)                                                            \
@@ -306,7 +306,7 @@ static const struct yaml_field data_fields[] = {{.key = "train",
 static const struct yaml_field parallel_fields[] = {
     WHOLE32("pipeline", pipeline, 1, 65536),
     WHOLE32("expert", expert, 1, 65536),
-    {.key = "schedule", .type = YAML_CHOICE, AT(schedule), .choices = schedules},
+    {.key = "schedule", .type = YAML_CHOICE, AT(pipeline_kind), .choices = pipeline_kinds},
     WHOLE32("zero", zero, 0, 1),
     {.key = NULL}};
 static const struct yaml_field optimizer_fields[] = {

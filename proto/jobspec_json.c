@@ -10,7 +10,7 @@
 #include "proto/jobspec_fields.h"
 
 static const char *const precisions[] = {"fp32", "bf16", "fp8"};
-static const char *const schedules[] = {"1f1b", "dualpipev"};
+static const char *const pipeline_kinds[] = {"1f1b", "dualpipev"};
 
 static void put_key(struct buf *out, const char *key)
 {
@@ -71,7 +71,7 @@ static void put_train(struct buf *out, const struct train_spec *t)
     buf_append_str(out, "{");
     put_u64(out, "pipeline", t->pipeline);
     put_u64(out, "expert", t->expert);
-    put_text(out, "schedule", schedules[t->schedule]);
+    put_text(out, "schedule", pipeline_kinds[t->pipeline_kind]);
     put_u64(out, "zero", t->zero);
     buf_append_str(out, "}");
     put_key(out, "optimizer");

@@ -28,6 +28,15 @@ struct comm_ops {
                         const size_t *recv_bytes, struct err *err);
     int (*broadcast)(struct comm *c, void *data, size_t bytes, uint32_t root, struct err *err);
     int (*barrier)(struct comm *c, struct err *err);
+    /* Point to point. Messages from one rank to another on one channel (a small number) arrive in
+     * the order they were sent and all have the same size; channels are independent. send returns
+     * when data may be changed, and does not wait for the receiver unless very many messages of
+     * that channel wait for him. What arrives is taken in before it is asked for. NULL in groups
+     * that are made for collectives. */
+    int (*send)(struct comm *c, uint32_t to, uint32_t channel, const void *data, size_t bytes,
+                struct err *err);
+    int (*recv)(struct comm *c, uint32_t from, uint32_t channel, void *data, size_t bytes,
+                struct err *err);
     void (*destroy)(struct comm *c);
 };
 /* Implementations embed this as their first member. */
@@ -53,6 +62,11 @@ struct comm_store {
 int comm_gloo_create(struct comm **c, const struct comm_store *store, const char *prefix,
                      uint32_t rank, uint32_t size, const char *address, int64_t timeout_ms,
                      struct err *err);
+
+/* A group for send and recv alone. */
+int comm_gloo_peers_create(struct comm **c, const struct comm_store *store, const char *prefix,
+                           uint32_t rank, uint32_t size, const char *address, int64_t timeout_ms,
+                           struct err *err);
 
 static inline void comm_destroy(struct comm *c)
 {

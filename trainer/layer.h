@@ -12,6 +12,7 @@
 #ifndef TRAINER_LAYER_H
 #define TRAINER_LAYER_H
 
+#include "trainer/later.h"
 #include "trainer/param.h"
 
 /* A batch of sequences, one row a token. */
@@ -28,6 +29,7 @@ struct ctx {
     float balance_scale; /* of the balance loss in the summed loss */
     double balance;      /* sum of balance losses of this pass, without alpha */
     bool count_load;
+    struct later *later; /* gradients of weights are put off to there; NULL: not put off */
     float *operand_dy, *operand_x; /* rounded operands of one product */
     const float *rope;             /* table of positions */
     float softmax_scale;

@@ -158,6 +158,10 @@ static struct mat wgrad_operand(const struct ctx *c, enum precision p, bool pow2
 void linear_backward_weight(const struct ctx *c, const struct linear *l, struct op_groups groups,
                             struct mat dy, struct mat x)
 {
+    if (c->later != NULL) {
+        later_add(c->later, l, groups, dy, x);
+        return;
+    }
     enum precision p = product(&c->recipe, l, c->recipe.wgrad);
     struct mat dy_operand = wgrad_operand(c, p, l->dy_pow2, groups, dy, c->operand_dy);
     if (recipe_rounds(&c->recipe, p)) {

@@ -72,6 +72,7 @@ static void build_slot(struct model *m, const struct stage *stage, struct slot *
                        struct builder *b)
 {
     size_t rows = m->shape.rows;
+    s->later.kept_begin = m->keep.base + m->keep.used;
     if (stage->first || stage->last) {
         s->token = arena_take(&m->keep, rows * sizeof *s->token);
         s->target = arena_take(&m->keep, rows * sizeof *s->target);
@@ -84,6 +85,7 @@ static void build_slot(struct model *m, const struct stage *stage, struct slot *
     if (stage->last) {
         build_heads(m, s, b);
     }
+    s->later.kept_end = m->keep.base + m->keep.used;
 }
 
 static size_t most_sequences(const struct model_options *o)
@@ -145,6 +147,7 @@ static void create_stages(struct model *m)
         s->last = s->what.first_layer + s->what.layers == m->config.num_hidden_layers;
         s->slot = mem_alloc_array(s->what.slots, sizeof *s->slot);
         for (uint32_t k = 0; k < s->what.slots; k++) {
+            s->slot[k].later.op = o->op;
             s->slot[k].block = mem_alloc_array(s->what.layers, sizeof *s->slot[k].block);
             s->slot[k].mtp = s->last ? mem_alloc_array(m->config.num_nextn_predict_layers,
                                                        sizeof *s->slot[k].mtp)
@@ -158,6 +161,7 @@ static void destroy_stages(struct model *m)
     for (uint32_t i = 0; i < m->stages; i++) {
         struct stage *s = &m->stage[i];
         for (uint32_t k = 0; k < s->what.slots; k++) {
+            later_fini(&s->slot[k].later);
             free(s->slot[k].block);
             free(s->slot[k].mtp);
         }

@@ -106,6 +106,7 @@ struct model_pass {
     uint32_t stage, slot; /* which of this rank's stages; where its activations lie */
     bool gradient;        /* a backward pass will follow */
     bool count_load;      /* add to the router loads */
+    bool split;           /* backward: gradients of weights of products are left to model_weights */
     double grad_scale;    /* see model_train */
 };
 /* What goes from stage to stage, [micro_batch * sequence_length, hidden]: the input, to be filled
@@ -120,6 +121,8 @@ struct mat model_gradient(struct model *model, uint32_t stage, uint32_t slot);
 int model_forward(struct model *model, const struct model_pass *pass, const int32_t *tokens,
                   struct model_losses *sums, struct err *err);
 int model_backward(struct model *model, const struct model_pass *pass, struct err *err);
+/* The rest of a split backward pass; the slot is in use until then. */
+void model_weights(struct model *model, const struct model_pass *pass);
 
 /* ---- one micro-batch through a whole model: a rank that holds one stage of all layers */
 /* tokens: host, [micro_batch][sequence_length + 1]. Targets are tokens shifted by one (and by two

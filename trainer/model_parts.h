@@ -19,6 +19,7 @@ struct slot {
     struct mat hidden;     /* `out`, normed */
     float *rstd;           /* of that norm */
     struct mat d, dhidden; /* gradients along the residual stream, and of hidden */
+    struct later later;    /* of a backward pass without its gradients of weights */
 };
 
 struct stage {

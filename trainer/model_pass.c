@@ -144,7 +144,7 @@ int model_forward(struct model *m, const struct model_pass *pass, const int32_t 
     return 0;
 }
 
-int model_backward(struct model *m, const struct model_pass *pass, struct err *err)
+static int backward(struct model *m, const struct model_pass *pass, struct err *err)
 {
     struct ctx *c = &m->ctx;
     const struct stage *stage = &m->stage[pass->stage];
@@ -166,6 +166,20 @@ int model_backward(struct model *m, const struct model_pass *pass, struct err *e
         c->op->embed_backward(s->token, d, c->grad_scale, m->embed.grad);
     }
     return 0;
+}
+
+int model_backward(struct model *m, const struct model_pass *pass, struct err *err)
+{
+    m->ctx.later = pass->split ? &slot_of(m, pass->stage, pass->slot)->later : NULL;
+    int rc = backward(m, pass, err);
+    m->ctx.later = NULL;
+    return rc;
+}
+
+void model_weights(struct model *m, const struct model_pass *pass)
+{
+    m->ctx.grad_scale = (float)pass->grad_scale;
+    later_run(&slot_of(m, pass->stage, pass->slot)->later, &m->ctx);
 }
 
 int model_train(struct model *m, const int32_t *tokens, double grad_scale,

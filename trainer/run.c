@@ -18,6 +18,7 @@
 #include "trainer/comm.h"
 #include "trainer/mesh.h"
 #include "trainer/op.h"
+#include "trainer/pipeline_schedule.h"
 #include "trainer/spec_file.h"
 #include "trainer/train.h"
 
@@ -191,20 +192,52 @@ static int create_group(struct comm **c, const struct comm_store *store, const c
     return comm_gloo_create(c, store, prefix, rank, size, address, COMM_TIMEOUT_MS, err);
 }
 
+/* Does the last stage use the embedding, and has it of its own? (tie.h) */
+static bool is_tied(const struct model_config *config, const struct train_spec *spec)
+{
+    bool used = config->tie_word_embeddings || config->num_nextn_predict_layers > 0;
+    uint32_t last = pipeline_stages(spec->pipeline_kind, spec->pipeline) - 1;
+    return used && pipeline_rank_of(spec->pipeline_kind, spec->pipeline, last) != 0;
+}
+
 static int create_groups(struct train_options *t, const struct mesh *m,
                          const struct comm_store *store, const char *address, struct err *err)
 {
+    uint32_t column = mesh_batch_index(m); /* of stages that hand micro-batches on to each other */
     TRY(create_group(&t->world, store, "world", 0, m->rank, m->world, address, err));
     if (m->pipeline == 1) {
         t->batch = t->world;
     } else {
-        TRY(create_group(&t->batch, store, "batch", m->pipeline_index, mesh_batch_index(m),
-                         mesh_batch_ways(m), address, err));
+        TRY(create_group(&t->batch, store, "batch", m->pipeline_index, column, mesh_batch_ways(m),
+                         address, err));
     }
     TRY(create_group(&t->expert, store, "expert", m->pipeline_index * m->data + m->data_index,
                      m->expert_index, m->expert, address, err));
-    return create_group(&t->data, store, "data", m->pipeline_index * m->expert + m->expert_index,
-                        m->data_index, m->data, address, err);
+    TRY(create_group(&t->data, store, "data", m->pipeline_index * m->expert + m->expert_index,
+                     m->data_index, m->data, address, err));
+    bool first = m->pipeline_index == 0, last = m->pipeline_index == m->pipeline - 1;
+    if (is_tied(t->config, &t->spec->train) && (first || last)) {
+        TRY(create_group(&t->ends, store, "ends", column, first ? 0 : 1, 2, address, err));
+    }
+    if (m->pipeline > 1) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "pipeline%u", column);
+        TRY(comm_gloo_peers_create(&t->peers, store, prefix, m->pipeline_index, m->pipeline,
+                                   address, COMM_TIMEOUT_MS, err));
+    }
+    return 0;
+}
+
+static void destroy_groups(struct train_options *t)
+{
+    comm_destroy(t->peers);
+    comm_destroy(t->ends);
+    comm_destroy(t->data);
+    comm_destroy(t->expert);
+    if (t->batch != t->world) {
+        comm_destroy(t->batch);
+    }
+    comm_destroy(t->world);
 }
 
 /* ---- */
@@ -250,12 +283,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     if (rc == 0) {
         rc = train_run(&options, err);
     }
-    comm_destroy(options.data);
-    comm_destroy(options.expert);
-    if (options.batch != options.world) {
-        comm_destroy(options.batch);
-    }
-    comm_destroy(options.world);
+    destroy_groups(&options);
     reporter_destroy(reporter, DRAIN_MS);
     return rc;
 }

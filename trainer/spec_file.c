@@ -23,12 +23,6 @@ static int load_model(const struct jobspec *spec, struct model_config *config, c
     if (rc == 0) {
         rc = jobspec_check_model(spec, config, path, err);
     }
-    if (rc == 0 && spec->train.pipeline > 1) {
-        rc = err_set(err, ERR_CONFIG,
-                     "%s: key 'train.parallel.pipeline': %u stages: this trainer has no pipeline "
-                     "parallelism yet (allowed: 1)",
-                     path, spec->train.pipeline);
-    }
     return rc;
 }
 

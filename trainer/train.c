@@ -28,8 +28,10 @@
 #include "trainer/grad.h"
 #include "trainer/model.h"
 #include "trainer/optim.h"
+#include "trainer/pipeline.h"
 #include "trainer/report.h"
 #include "trainer/schedule.h"
+#include "trainer/tie.h"
 #include "trainer/zero.h"
 
 #define CKPT_AUTO_MS  300000 /* checkpoint.every: auto */
@@ -42,6 +44,7 @@ struct train {
     const struct train_spec *spec;
     struct feed feed;
     struct model *model;
+    struct pipeline pipeline;
     struct param *params;
     size_t param_count;
     struct router *routers;
@@ -98,7 +101,7 @@ static void shard_durable(void *ctx, const struct ckpt_shard *shard)
 
 static int create_model(struct train *t, struct err *err)
 {
-    const struct model_options options = {
+    struct model_options options = {
         .config = t->o->config,
         .op = t->o->op,
         .mesh = t->o->mesh,
@@ -113,7 +116,13 @@ static int create_model(struct train *t, struct err *err)
         .init_std = t->spec->init_std,
         .seed = t->spec->seed,
     };
+    uint64_t first;
+    uint64_t count;
+    my_share(t, t->spec->global_batch, &first, &count);
+    uint32_t micros = (uint32_t)(count / t->spec->micro_batch);
+    TRY(pipeline_plan(&options, t->spec->pipeline_kind, t->o->mesh, micros, err));
     TRY(model_create(&t->model, &options, err));
+    pipeline_init(&t->pipeline, t->model, &options, t->spec->pipeline_kind, t->o->peers);
     t->params = model_params(t->model, &t->param_count);
     t->routers = model_routers(t->model, &t->router_count);
     t->layer_maxvio = mem_alloc_array(t->router_count, sizeof *t->layer_maxvio);
@@ -270,6 +279,7 @@ static void teardown(struct train *t)
     ckpt_saver_destroy(t->saver);
     ckpt_tensors_fini(&t->tensors);
     optim_fini(&t->optim);
+    pipeline_fini(&t->pipeline);
     model_destroy(t->model);
     feed_close(&t->feed);
     ckpt_facts_fini(&t->at);
@@ -286,22 +296,31 @@ static void begin_step(struct train *t)
     model_set_mtp_lambda(t->model, t->now.mtp_lambda);
 }
 
+/* Micro-batch i of this rank's sequences of the step. */
+static int train_tokens(void *ctx, uint32_t i, const int32_t **tokens, struct err *err)
+{
+    const struct train *t = ctx;
+    (void)err;
+    *tokens = t->tokens + (size_t)i * t->spec->micro_batch * ((size_t)t->spec->sequence_length + 1);
+    return 0;
+}
+
 static int accumulate_gradients(struct train *t, struct model_losses *sums, struct err *err)
 {
     uint64_t first;
     uint64_t count;
     my_share(t, t->now.batch, &first, &count);
     double targets = (double)t->now.batch * t->spec->sequence_length;
-    size_t width = (size_t)t->spec->sequence_length + 1;
+    const struct pipeline_feed feed = {t, train_tokens};
     int64_t start = clock_boot_ns();
     int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
     t->data_wait_ns += clock_boot_ns() - start;
     TRY(agree(t->o->world, rc, "reading the data", err));
     model_zero_grad(t->model);
     model_router_reset(t->model);
-    for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
-        TRY(model_train(t->model, t->tokens + done * width, 1.0 / targets, sums, err));
-    }
+    TRY(pipeline_train(&t->pipeline, &feed, (uint32_t)(count / t->spec->micro_batch), 1.0 / targets,
+                       sums, err));
+    TRY(tie_sum_gradient(t->model, t->o->ends, err));
     return zero_reduce(&t->zero, err);
 }
 
@@ -377,6 +396,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     out->lr = t->now.lr;
     optim_step(&t->optim, t->spec, step, out->lr, scale);
     TRY(zero_gather(&t->zero, err));
+    TRY(tie_copy_weights(t->model, o->ends, err));
     out->balance_maxvio = balance_max_violation(t->routers, t->router_count, t->layer_maxvio);
     out->layer_maxvio = t->layer_maxvio;
     out->routers = t->routers;
@@ -393,19 +413,33 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     return 0;
 }
 
+static uint64_t valid_sequences(const struct train *t)
+{
+    return (uint64_t)t->spec->valid_batches * t->spec->global_batch;
+}
+
+static int valid_tokens(void *ctx, uint32_t i, const int32_t **tokens, struct err *err)
+{
+    struct train *t = ctx;
+    uint64_t first;
+    uint64_t count;
+    my_share(t, valid_sequences(t), &first, &count);
+    first += (uint64_t)i * t->spec->micro_batch;
+    *tokens = t->tokens;
+    return feed_valid(&t->feed, first, t->spec->micro_batch, valid_sequences(t), t->tokens, err);
+}
+
 /* Loss and MaxVio over the whole validation set, at the context of the step before. */
 static int validate(struct train *t, struct report_step *out, struct err *err)
 {
-    uint64_t n = (uint64_t)t->spec->valid_batches * t->spec->global_batch;
     uint64_t first;
     uint64_t count;
-    my_share(t, n, &first, &count);
+    my_share(t, valid_sequences(t), &first, &count);
     struct model_losses mine = {0};
+    const struct pipeline_feed feed = {t, valid_tokens};
     model_router_reset(t->model);
-    for (uint64_t done = 0; done < count; done += t->spec->micro_batch) {
-        TRY(feed_valid(&t->feed, first + done, t->spec->micro_batch, n, t->tokens, err));
-        TRY(model_eval(t->model, t->tokens, true, &mine, err));
-    }
+    TRY(pipeline_eval(&t->pipeline, &feed, (uint32_t)(count / t->spec->micro_batch), true, &mine,
+                      err));
     double sums[2] = {mine.loss, (double)mine.tokens};
     TRY(t->o->world->ops->all_reduce_sum_f64(t->o->world, sums, 2, err));
     TRY(balance_sum_loads(t->routers, t->router_count, t->o->world, err));
@@ -511,7 +545,6 @@ static int loop(struct train *t, struct err *err)
 int train_run(const struct train_options *options, struct err *err)
 {
     struct train t = {.o = options, .spec = &options->spec->train};
-    assert(options->mesh->pipeline == 1);
     int rc = setup(&t, err);
     if (rc == 0) {
         rc = loop(&t, err);

@@ -24,6 +24,8 @@ struct train_options { /* all borrowed */
         *batch; /* the ranks that share the batch: dense parameters are replicated over them */
     struct comm *expert; /* the ranks that hold different experts of the same copy */
     struct comm *data;   /* the ranks that hold the same experts */
+    struct comm *peers;  /* the ranks of this pipeline, for send and recv; NULL: just this one */
+    struct comm *ends;   /* the ranks that share the embedding (tie.h); NULL: not this one */
     const char *ckpt_dir;
     const char *resume_dir;    /* a committed checkpoint, or NULL */
     const char *tb_dir;        /* TensorBoard event files, or NULL */

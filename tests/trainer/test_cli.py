@@ -63,7 +63,9 @@ def test_wrong_use(words, tmp_path):
 @pytest.mark.parametrize(
     "setting,words",
     [
-        ("train.parallel.pipeline=2", ["pipeline"]),
+        ("train.parallel.pipeline=2", ["pipeline", "does not divide"]),
+        ("train.parallel.schedule=gpipe", ["schedule", "1f1b", "dualpipev"]),
+        ("train.parallel.zero=3", ["zero"]),
         ("train.parallel.expert=3", ["expert"]),
         ("train.global_batch=7", ["global_batch", "multiple of"]),
         ("train.sequence_length=100000", ["sequence_length"]),

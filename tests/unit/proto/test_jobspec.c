@@ -482,8 +482,13 @@ static void test_model(void **state)
         "job.yaml: key 'train.sequence_length': 1 is too short for 1 multi-token prediction layers "
         "(allowed: from 2)");
     check_model("train.parallel={pipeline: 4, expert: 1}", small,
-                "job.yaml: key 'train.parallel.pipeline': 4 stages, but the trainer runs whole "
-                "models (allowed: 1)");
+                "job.yaml: key 'train.parallel.pipeline': 4 ranks with 1 stage each, but the model "
+                "has 3 layers (allowed: up to 3)");
+    check_model(
+        "train.parallel={pipeline: 2, expert: 2, schedule: dualpipev}", small,
+        "job.yaml: key 'train.parallel.pipeline': 2 ranks with 2 stages each, but the model "
+        "has 3 layers (allowed: up to 1)");
+    check_model("train.parallel={pipeline: 1, expert: 2, schedule: dualpipev}", small, "");
     check_model("train={model: m, data: {train: d}, steps: 1, global_batch: 10000000, micro_batch: "
                 "10000000}",
                 small,

@@ -98,6 +98,8 @@ static void random_train(struct jobspec *s)
     t->precision = (enum precision)random_below(3);
     t->pipeline = ways[random_below(2)];
     t->expert = ways[random_below(2)];
+    t->pipeline_kind = (enum pipeline_kind)random_below(2);
+    t->zero = (uint32_t)random_below(2);
     t->optimizer.lr = random_real(1e-9, 1);
     t->optimizer.lr_min = random_real(0, t->optimizer.lr);
     t->optimizer.warmup_steps = random_below(1000000);
@@ -267,6 +269,8 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_int_equal(a->train.precision, b->train.precision);
     assert_int_equal(a->train.pipeline, b->train.pipeline);
     assert_int_equal(a->train.expert, b->train.expert);
+    assert_int_equal(a->train.pipeline_kind, b->train.pipeline_kind);
+    assert_int_equal(a->train.zero, b->train.zero);
     assert_memory_equal(&a->train.optimizer, &b->train.optimizer, sizeof a->train.optimizer);
     assert_true(a->train.bias_update_speed == b->train.bias_update_speed);
     assert_true(a->train.balance_loss == b->train.balance_loss);

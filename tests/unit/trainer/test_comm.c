@@ -96,6 +96,10 @@ struct job {
         }                                                                                          \
     } while (0)
 
+static int (*create)(struct comm **c, const struct comm_store *store, const char *prefix,
+                     uint32_t rank, uint32_t size, const char *address, int64_t timeout_ms,
+                     struct err *err) = comm_gloo_create;
+
 static void *rank_main(void *arg)
 {
     struct job *job = arg;
@@ -104,8 +108,7 @@ static void *rank_main(void *arg)
         c = comm_self_create();
     } else {
         struct err err = {0};
-        if (comm_gloo_create(&c, &job->store, "test", job->rank, job->size, "127.0.0.1", 20000,
-                             &err) != 0) {
+        if (create(&c, &job->store, "test", job->rank, job->size, "127.0.0.1", 20000, &err) != 0) {
             fprintf(stderr, "%s\n", err.text);
             job->failed = __LINE__;
             return NULL;
@@ -214,6 +217,122 @@ static int exchange(struct comm *c, struct job *job)
     }
     CHECK(c->ops->barrier(c, NULL) == 0);
     return 0;
+}
+
+/* Part r of the sum of floats at rank r, with the bits an all-reduce gives; gathered in place, the
+ * whole. */
+static int scattered_sums(struct comm *c, struct job *job)
+{
+    (void)job;
+    static const size_t parts[] = {0, 1, 16, 8192, 8193, 20000};
+    for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
+        size_t n = parts[k] * c->size;
+        float *whole = mem_alloc_array(n, sizeof *whole);
+        float *part = mem_alloc_array(n, sizeof *part);
+        uint32_t x = 99 + c->rank;
+        for (size_t i = 0; i < n; i++) {
+            x = x * 1664525u + 1013904223u;
+            whole[i] = part[i] = (float)((double)(int32_t)x / 1e6);
+        }
+        CHECK(c->ops->all_reduce_sum_f32(c, whole, n, NULL) == 0);
+        CHECK(c->ops->reduce_scatter_sum_f32(c, part, parts[k], NULL) == 0);
+        float *own = part + c->rank * parts[k];
+        CHECK(memcmp(own, whole + c->rank * parts[k], parts[k] * sizeof *own) == 0);
+        CHECK(c->ops->all_gather(c, own, part, parts[k] * sizeof *own, NULL) == 0);
+        CHECK(memcmp(part, whole, n * sizeof *part) == 0);
+        free(whole);
+        free(part);
+    }
+    return 0;
+}
+
+/* Reduce-scatter is an all-reduce of which each rank gets its part. */
+static void test_reduce_scatter(void **state)
+{
+    (void)state;
+    for (uint32_t size = 1; size <= 4; size++) {
+        on_ranks(size, scattered_sums, NULL);
+    }
+}
+
+enum { MESSAGES = 6, MESSAGE_BYTES = 300000 };
+
+static uint8_t content(uint32_t from, uint32_t to, uint32_t channel, uint32_t i)
+{
+    return (uint8_t)(1 + from * 101 + to * 37 + channel * 11 + i);
+}
+
+static int send_to_all(struct comm *c, uint32_t channel, uint32_t i, uint8_t *data, size_t bytes)
+{
+    for (uint32_t r = 0; r < c->size; r++) {
+        memset(data, content(c->rank, r, channel, i), bytes);
+        CHECK(r == c->rank || c->ops->send(c, r, channel, data, bytes, NULL) == 0);
+    }
+    return 0;
+}
+
+/* Everyone sends everyone more than sockets hold before anyone receives, twice; channels are
+ * emptied in another order than they were filled. */
+static int post_office(struct comm *c, struct job *job)
+{
+    (void)job;
+    uint8_t *data = mem_alloc(MESSAGE_BYTES);
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < MESSAGES; i++) {
+            CHECK(send_to_all(c, 0, i, data, MESSAGE_BYTES) == 0);
+            CHECK(send_to_all(c, 5, i, data, 17) == 0);
+        }
+        for (uint32_t i = 0; i < 2 * MESSAGES; i++) {
+            uint32_t channel = i < MESSAGES ? 5 : 0;
+            size_t bytes = channel == 5 ? 17 : MESSAGE_BYTES;
+            for (uint32_t r = 0; r < c->size; r++) {
+                if (r == c->rank) {
+                    continue;
+                }
+                CHECK(c->ops->recv(c, r, channel, data, bytes, NULL) == 0);
+                uint8_t want = content(r, c->rank, channel, i % MESSAGES);
+                CHECK(data[0] == want && data[bytes / 2] == want && data[bytes - 1] == want);
+            }
+        }
+    }
+    free(data);
+    return 0;
+}
+
+/* Messages of a channel come in order and whole, without anyone waiting for the receiver. */
+static void test_send_recv(void **state)
+{
+    (void)state;
+    create = comm_gloo_peers_create;
+    for (uint32_t size = 2; size <= 4; size++) {
+        on_ranks(size, post_office, NULL);
+    }
+    create = comm_gloo_create;
+}
+
+static int wrong_size(struct comm *c, struct job *job)
+{
+    (void)job;
+    uint8_t data[64] = {0};
+    struct err err = {0};
+    if (c->rank == 0) {
+        CHECK(c->ops->send(c, 1, 3, data, 32, NULL) == 0);
+        CHECK(c->ops->recv(c, 1, 3, data, 1, NULL) == 0);
+        return 0;
+    }
+    CHECK(c->ops->recv(c, 0, 3, data, 64, &err) == ERR_COMM);
+    CHECK(strstr(err.text, "out of step") != NULL);
+    CHECK(c->ops->send(c, 0, 3, data, 1, NULL) == 0);
+    return 0;
+}
+
+/* A message of another size than expected is an error, not garbage. */
+static void test_wrong_size(void **state)
+{
+    (void)state;
+    create = comm_gloo_peers_create;
+    on_ranks(2, wrong_size, NULL);
+    create = comm_gloo_create;
 }
 
 /* All-reduce gives the exact sum of integers on every rank, for every size down to none. */
@@ -419,10 +538,11 @@ static void test_rendezvous_timeout(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_reduce),         cmocka_unit_test(test_exchange),
-        cmocka_unit_test(test_reproducible),       cmocka_unit_test(test_peer_lost),
-        cmocka_unit_test(test_rendezvous_timeout), cmocka_unit_test(test_random_sizes),
-        cmocka_unit_test(test_out_of_step),
+        cmocka_unit_test(test_all_reduce),   cmocka_unit_test(test_reduce_scatter),
+        cmocka_unit_test(test_send_recv),    cmocka_unit_test(test_wrong_size),
+        cmocka_unit_test(test_exchange),     cmocka_unit_test(test_reproducible),
+        cmocka_unit_test(test_peer_lost),    cmocka_unit_test(test_rendezvous_timeout),
+        cmocka_unit_test(test_random_sizes), cmocka_unit_test(test_out_of_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
