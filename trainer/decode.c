@@ -241,9 +241,9 @@ void decoder_truncate(struct decoder *d, size_t length)
     d->mtp_length = d->mtp_length < length ? d->mtp_length : length;
 }
 
-void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *logits)
+/* What the module's layer sees of rows of the last pass, in d->mtp. */
+static struct mat module_input(struct decoder *d, const int32_t *next, size_t count)
 {
-    struct decode_layer *layer = &d->layer[d->config.num_hidden_layers];
     size_t hidden = d->hidden.cols;
     float eps = (float)d->config.rms_norm_eps;
     struct mat x = mat_rows(d->mtp, 0, count), joined = mat_rows(d->joined, 0, count);
@@ -253,14 +253,27 @@ void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *
     d->op->rmsnorm(mat_rows(d->hidden, 0, count), d->hnorm, eps, mat_cols(joined, hidden, hidden),
                    d->s.rstd);
     decode_linear(joined, d->eh, x);
+    return x;
+}
+
+void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *logits)
+{
+    struct decode_layer *layer = &d->layer[d->config.num_hidden_layers];
+    struct mat x = module_input(d, next, count), last = mat_rows(x, count - 1, 1);
     /* Only the last row's guess is asked for; the module has one layer, so of the others it needs
      * no more than what is in the cache. */
     if (count > 1) {
         decode_layer_remember(layer, &d->s, mat_rows(x, 0, count - 1), d->mtp_length);
     }
-    struct mat last = mat_rows(x, count - 1, 1);
     decode_layer_forward(layer, &d->s, last, d->mtp_length + count - 1);
     d->mtp_length += count;
-    d->op->rmsnorm(last, d->mtp_norm, eps, last, d->s.rstd);
+    d->op->rmsnorm(last, d->mtp_norm, (float)d->config.rms_norm_eps, last, d->s.rstd);
     decode_linear(last, d->head, mat_of(logits, 1, d->config.vocab_size));
+}
+
+void decoder_skip_draft(struct decoder *d, const int32_t *next, size_t count)
+{
+    struct mat x = module_input(d, next, count);
+    decode_layer_remember(&d->layer[d->config.num_hidden_layers], &d->s, x, d->mtp_length);
+    d->mtp_length += count;
 }

@@ -38,5 +38,7 @@ void decoder_truncate(struct decoder *d, size_t length);
  * follows row i. logits: of the token after next[count - 1]. Every position has to be given once,
  * in order; decoder_truncate takes back here as well. */
 void decoder_draft(struct decoder *d, const int32_t *next, size_t count, float *logits);
+/* The same without a guess: what later ones need, for a small part of the work. */
+void decoder_skip_draft(struct decoder *d, const int32_t *next, size_t count);
 
 #endif

@@ -71,6 +71,7 @@ uint64_t generate_tokens(struct generation *g, struct decoder *d, const int32_t 
     }
     g->drafts = s.drafts;
     g->accepted = s.accepted;
+    g->unguessed = s.unguessed;
     free(s.logits);
     return made;
 }
@@ -172,6 +173,9 @@ static void print_speed(const struct generation *g, uint64_t made, double took)
     if (g->speculate) {
         fprintf(stderr, ", %" PRIu64 " of %" PRIu64 " drafts accepted (%.1f%%)", g->accepted,
                 g->drafts, g->drafts > 0 ? 100.0 * (double)g->accepted / (double)g->drafts : 0.0);
+        if (g->unguessed > 0) {
+            fprintf(stderr, ", %" PRIu64 " tokens without: it did not pay", g->unguessed);
+        }
     }
     fputc('\n', stderr);
 }

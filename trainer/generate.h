@@ -32,7 +32,7 @@ struct generation {
     /* Gets each token but the end; false stops. */
     bool (*emit)(void *ctx, int32_t token);
     void *ctx;
-    uint64_t drafts, accepted; /* out */
+    uint64_t drafts, accepted, unguessed; /* out; as of struct speculation */
 };
 /* The loop: count >= 1 tokens of prompt into an empty decoder, then new tokens. Returns how many,
  * the end included. */

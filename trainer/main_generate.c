@@ -28,8 +28,8 @@ static const char help[] =
     "                       default 1: from all\n"
     "  --seed S             of the sampling; default 1. The same seed gives the same text\n"
     "  --speculate          guesses a token ahead with the MTP module: the same text in fewer\n"
-    "                       passes, which pays for models larger than the processor's\n"
-    "                       cache; also says how many guesses were right\n"
+    "                       passes; also says how many guesses were right. Where\n"
+    "                       they do not pay it makes none for a while\n"
     "  --model FILE         config.json, for a checkpoint from before they held their own\n"
     "\n"
     "OMP_NUM_THREADS: threads; default: all cores. The text does not depend on it.\n";
