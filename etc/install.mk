@@ -12,6 +12,8 @@ install: all
 	install -d $(SHARE)/ds/models
 	install -m 644 $(wildcard etc/*.yaml) $(SHARE)/ds
 	install -m 644 $(wildcard etc/models/*.json) $(SHARE)/ds/models
+	install -d $(SHARE)/ds/sim
+	install -m 644 $(wildcard etc/sim/*.yaml) $(SHARE)/ds/sim
 	install -d $(SYSTEMD)/systemd/system $(SYSTEMD)/sysusers.d $(SYSTEMD)/tmpfiles.d
 	for unit in $(INSTALL_UNITS); do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' $$unit > $(SYSTEMD)/systemd/system/$${unit##*/} || exit 1; done

@@ -9,6 +9,8 @@
 
 int cmd_run(int argc, char **argv);
 int cmd_swarm(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
+int cmd_whatif(int argc, char **argv);
 
 /* For error lines: "dssim: text", and the status that belongs to the code. */
 int cmd_fail(const struct err *err);

@@ -3,6 +3,8 @@ SIM_SRC := \
   daemon/sim/audit.c \
   daemon/sim/chaos.c \
   daemon/sim/check.c \
+  daemon/sim/cmd_plot.c \
+  daemon/sim/cmd_replay.c \
   daemon/sim/cmd_run.c \
   daemon/sim/cmd_swarm.c \
   daemon/sim/coord.c \
@@ -13,11 +15,19 @@ SIM_SRC := \
   daemon/sim/gang.c \
   daemon/sim/heap.c \
   daemon/sim/net.c \
+  daemon/sim/plot.c \
+  daemon/sim/plot_text.c \
+  daemon/sim/replay.c \
   daemon/sim/report.c \
   daemon/sim/rng.c \
   daemon/sim/scenario.c \
   daemon/sim/schedule.c \
   daemon/sim/sim.c \
+  daemon/sim/summary.c \
   daemon/sim/swarm.c \
+  daemon/sim/trace.c \
+  daemon/sim/trace_csv.c \
+  daemon/sim/trace_swf.c \
   daemon/sim/users.c \
-  daemon/sim/worker.c
+  daemon/sim/worker.c \
+  daemon/sim/yard.c

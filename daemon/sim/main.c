@@ -13,6 +13,8 @@ static const char usage[] =
     "\n"
     "  run      one simulated cluster: a random small one under every fault, or a scenario\n"
     "  swarm    many random seeds, several at a time\n"
+    "  replay   the jobs of a trace, beside FIFO and EASY backfill\n"
+    "  whatif   the same trace with another policy or number of nodes\n"
     "\n"
     "dssim COMMAND --help says more; dssim --version prints the version.\n";
 
@@ -22,6 +24,8 @@ static const struct {
 } commands[] = {
     {"run", cmd_run},
     {"swarm", cmd_swarm},
+    {"replay", cmd_replay},
+    {"whatif", cmd_whatif},
 };
 
 int cmd_fail(const struct err *err)
