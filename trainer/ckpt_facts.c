@@ -16,6 +16,9 @@
 static const char *const precisions[] = {
     [PRECISION_FP32] = "fp32", [PRECISION_BF16] = "bf16", [PRECISION_FP8] = "fp8"};
 
+static const char *const schedules[] = {
+    [PIPELINE_1F1B] = "1f1b", [PIPELINE_DUALPIPEV] = "dualpipev"};
+
 /* ---- making */
 
 static void set_model(struct ckpt_facts *f, const struct model_config *model)
@@ -62,8 +65,10 @@ void ckpt_facts_init(struct ckpt_facts *f, const struct jobspec *spec,
         .pipeline = mesh->pipeline,
         .expert = mesh->expert,
         .data = mesh->data,
+        .parted = spec->train.zero > 0,
         .threads = threads,
     };
+    snprintf(f->schedule, sizeof f->schedule, "%s", schedules[spec->train.pipeline_kind]);
     snprintf(f->precision, sizeof f->precision, "%s", precisions[spec->train.precision]);
     set_model(f, model);
     /* A worker keeps the model's file in a folder of its own, so its path differs from node to
@@ -123,6 +128,11 @@ char *ckpt_facts_encode(const struct ckpt_facts *f)
         "model_sha256", f->model_sha256, "spec_sha256", f->spec_sha256);
     if (f->weights_only) {
         json_object_set_new(root, "weights_only", json_true());
+    }
+    if (f->schedule[0] != 0) {
+        json_t *mesh = json_object_get(root, "mesh");
+        json_object_set_new(mesh, "schedule", json_string(f->schedule));
+        json_object_set_new(mesh, "zero", json_integer(f->parted));
     }
     put_real(root, "loss", f->loss);
     put_real(root, "mtp_loss", f->mtp_loss);
@@ -219,6 +229,12 @@ static int parse_made_with(struct ckpt_facts *f, const json_t *root, const char 
     TRY(get_u32(mesh, "pipeline", &f->pipeline, name, err));
     TRY(get_u32(mesh, "expert", &f->expert, name, err));
     TRY(get_u32(mesh, "data", &f->data, name, err));
+    if (json_object_get(mesh, "schedule") != NULL) { /* older ones have it not */
+        uint32_t zero = 0;
+        TRY(get_text(mesh, "schedule", f->schedule, sizeof f->schedule, name, err));
+        TRY(get_u32(mesh, "zero", &zero, name, err));
+        f->parted = zero > 0;
+    }
     TRY(get_text(root, "model_sha256", f->model_sha256, sizeof f->model_sha256, name, err));
     return get_text(root, "spec_sha256", f->spec_sha256, sizeof f->spec_sha256, name, err);
 }

@@ -21,6 +21,8 @@ struct ckpt_facts {
     uint32_t sequence_length, global_batch;
     char precision[8];
     uint32_t pipeline, expert, data;
+    char schedule[16]; /* of the pipeline; "": an older checkpoint */
+    bool parted;       /* ZeRO-1 */
     uint32_t threads; /* of this rank's back end; not in the text, ranks may differ. 0: not known */
     char model_sha256[65], spec_sha256[65]; /* of the canonical JSON of each */
     bool weights_only;   /* no optimiser state: where a run can begin, not where one stood */

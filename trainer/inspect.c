@@ -13,6 +13,7 @@
 #include "trainer/ckpt_facts.h"
 #include "trainer/hf_folder.h"
 #include "trainer/hf_import.h"
+#include "trainer/pipeline_schedule.h"
 #include "trainer/safetensors.h"
 
 static void print_tensors(const struct safetensors *s)
@@ -74,6 +75,36 @@ static int inspect_hf(const char *dir, bool verify, struct err *err)
 
 /* ---- a checkpoint */
 
+/* Which layers the ranks at each place of the pipeline had: "0: layers 0-1 and 6-7, 1: ...". */
+static void print_stages(enum pipeline_kind kind, uint32_t ranks, uint32_t layers)
+{
+    for (uint32_t r = 0; r < ranks; r++) {
+        printf("%s %u: layers", r > 0 ? "," : "", r);
+        for (uint32_t i = 0; i < pipeline_stages_here(kind); i++) {
+            uint32_t first, count;
+            pipeline_layers(layers, pipeline_stages(kind, ranks), pipeline_stage(kind, ranks, r, i),
+                            &first, &count);
+            printf("%s %u-%u", i > 0 ? " and" : "", first, first + count - 1);
+        }
+    }
+    printf("\n");
+}
+
+static void print_mesh(const struct ckpt_facts *f)
+{
+    struct model_config config;
+    if (f->parted && f->expert * f->data > 1) {
+        printf("  optimiser state parted over %u ranks, that of experts over %u (ZeRO-1)\n",
+               f->expert * f->data, f->data);
+    }
+    bool v = strcmp(f->schedule, "dualpipev") == 0;
+    if ((v || f->pipeline > 1) && f->model != NULL &&
+        model_config_parse(&config, f->model, strlen(f->model), "model", NULL) == 0) {
+        printf("  pipeline %s:", f->schedule);
+        print_stages(v ? PIPELINE_DUALPIPEV : PIPELINE_1F1B, f->pipeline, config.num_hidden_layers);
+    }
+}
+
 static void print_facts(const struct manifest *m, const struct ckpt_facts *f)
 {
     if (f->weights_only) {
@@ -86,6 +117,7 @@ static void print_facts(const struct manifest *m, const struct ckpt_facts *f)
                ", sequence length %u, global batch %u, mesh pipeline %u x expert %u x data %u\n",
                f->precision, f->seed, f->sequence_length, f->global_batch, f->pipeline, f->expert,
                f->data);
+        print_mesh(f);
     }
     if (f->origin != NULL) {
         printf("  weights from %s\n", f->origin);

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +142,8 @@ static void warn_of_changes(const struct ckpt_facts *was, const struct ckpt_fact
     if (strcmp(was->precision, is->precision) != 0) {
         log_warn("the checkpoint was made in %s, this run is in %s", was->precision, is->precision);
     }
-    if (was->pipeline != is->pipeline || was->expert != is->expert || was->data != is->data) {
+    if (was->pipeline != is->pipeline || was->expert != is->expert || was->data != is->data ||
+        (was->schedule[0] != 0 && strcmp(was->schedule, is->schedule) != 0)) {
         log_warn(
             "the checkpoint was made on pipeline %u x expert %u x data %u, this run is on %u x "
             "%u x %u: its sums are made in another order, it repeats the other one within "
@@ -509,13 +511,38 @@ static int finish_saves(struct train *t, struct err *err)
     }
 }
 
+/* Is the checkpoint that this run resumed from one of its own? They are ROOT/eEPOCH/step-STEP. */
+static bool resumed_own(const struct train *t)
+{
+    char *from = realpath(t->o->resume_dir, NULL);
+    char *to = realpath(t->o->ckpt_dir, NULL);
+    bool own = false;
+    if (from != NULL && to != NULL) {
+        const char *root = dirname(dirname(from));
+        own = strcmp(root, dirname(to)) == 0;
+    }
+    free(from);
+    free(to);
+    return own;
+}
+
+/* Another run's last step is this run's, too: it leaves a checkpoint of its own. */
+static int nothing_to_do(struct train *t, struct err *err)
+{
+    if (t->o->mesh->rank == 0) {
+        log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
+    }
+    if (t->o->resume_dir == NULL || resumed_own(t)) {
+        return 0;
+    }
+    TRY(agree(t->o->world, save(t, err), "checkpoint", err));
+    return finish_saves(t, err);
+}
+
 static int loop(struct train *t, struct err *err)
 {
     if (t->at.step >= t->spec->steps) {
-        if (t->o->mesh->rank == 0) {
-            log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
-        }
-        return 0;
+        return nothing_to_do(t, err);
     }
     t->saved_at_ms = clock_boot_ms();
     t->step_began_ns = clock_boot_ns();

@@ -1,5 +1,6 @@
 """Running dstrain as a person would, and reading what it leaves."""
 
+import dataclasses
 import glob
 import json
 import math
@@ -14,6 +15,25 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("DS_BIN", os.path.join(ROOT, "build", "bin"))
 TIMEOUT = 300
 LAYOUTS = {"1": (1, 1), "dp2": (2, 1), "ep2": (2, 2), "dp2xep2": (4, 2)}  # name -> ranks, expert parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    pipeline: int = 1
+    expert: int = 1
+    data: int = 1
+    schedule: str = "1f1b"
+
+    @property
+    def ranks(self):
+        return self.pipeline * self.expert * self.data
+
+    @property
+    def micros_min(self):
+        return 2 * self.pipeline if self.schedule == "dualpipev" else 1
+
+    def __str__(self):
+        return f"pp{self.pipeline}-ep{self.expert}-dp{self.data}-{self.schedule}"
 
 
 def dstrain(*args, status=0, **options):
@@ -155,16 +175,20 @@ class Trainer:
         with open(self.spec, "w", encoding="utf-8") as f:
             json.dump(body, f)
 
-    def start(self, name, *options, layout="1", env=None):
+    def start(self, name, *options, layout="1", mesh=None, env=None):
+        """layout: a name of LAYOUTS; mesh: instead of it, a Mesh."""
         ranks, expert = LAYOUTS[layout]
+        if mesh is not None:
+            ranks, expert = mesh.ranks, mesh.expert
+            options = (*options, "--set", f"train.parallel.pipeline={mesh.pipeline}", "--set", f"train.parallel.schedule={mesh.schedule}")
         out = os.path.join(self.folder, name)
         command = [f"{BIN}/dstrain", "run", self.spec, "--ranks", ranks, "--set", f"train.parallel.expert={expert}", "--out", out, *options]
         with open(f"{out}.stdout", "w", encoding="utf-8") as stdout, open(f"{out}.stderr", "w", encoding="utf-8") as stderr:
             process = subprocess.Popen(list(map(str, command)), stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})})
         return Run(out, process)
 
-    def run(self, name, *options, layout="1", status=0, env=None):
-        return self.start(name, *options, layout=layout, env=env).wait(status)
+    def run(self, name, *options, layout="1", mesh=None, status=0, env=None):
+        return self.start(name, *options, layout=layout, mesh=mesh, env=env).wait(status)
 
 
 # ---- safetensors and TensorBoard files, read by other code than dstrain's

@@ -31,3 +31,8 @@ check-tokenizer: $(reference_ready) $(tokenize_tool)
 .PHONY: check-generate
 check-generate: all
 	@$(REFERENCE_PYTHON) tests/reference/check_generate.py --bin $(BUILD)/bin $(if $(SEED),--seed $(SEED)) $(if $(MODELS),--models $(MODELS))
+
+# Every mesh up to 8 ranks against one rank, and checkpoints from mesh to mesh: minutes. SEED=n repeats one.
+.PHONY: check-mesh
+check-mesh: all
+	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/trainer/mesh_matrix.py $(if $(SEED),--seed $(SEED))

@@ -63,7 +63,8 @@ def test_wrong_use(words, tmp_path):
 @pytest.mark.parametrize(
     "setting,words",
     [
-        ("train.parallel.pipeline=2", ["pipeline", "does not divide"]),
+        ("train.parallel.pipeline=3", ["pipeline", "does not divide"]),
+        ("train.parallel={pipeline: 2, schedule: dualpipev}", ["pipeline", "2 stages each", "3 layers"]),
         ("train.parallel.schedule=gpipe", ["schedule", "1f1b", "dualpipev"]),
         ("train.parallel.zero=3", ["zero"]),
         ("train.parallel.expert=3", ["expert"]),

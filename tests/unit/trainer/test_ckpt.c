@@ -91,7 +91,9 @@ static struct ckpt_facts facts_of(uint64_t step)
                            .precision = "fp8",
                            .pipeline = 1,
                            .expert = 2,
-                           .data = 3};
+                           .data = 3,
+                           .schedule = "dualpipev",
+                           .parted = true};
     memset(f.model_sha256, 'a', 64);
     memset(f.spec_sha256, 'b', 64);
     return f;

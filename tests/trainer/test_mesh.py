@@ -1,0 +1,101 @@
+"""The same run on any mesh: losses, checkpoints, resumption. A few of the meshes of mesh_matrix.py, which `make check-mesh` walks."""
+
+import pytest
+from dstrain import Mesh, dstrain, read_checkpoint
+from mesh_matrix import check_close, check_reshard, deep
+
+PIPELINES = [Mesh(2, 1, 1), Mesh(2, 1, 1, "dualpipev"), Mesh(1, 1, 1, "dualpipev"), Mesh(2, 2, 1), Mesh(2, 1, 2, "dualpipev"), Mesh(4, 1, 1, "dualpipev")]
+SAME = [Mesh(1, 1, 2), Mesh(1, 2, 1), Mesh(2, 1, 1), Mesh(2, 1, 2), Mesh(2, 1, 1, "dualpipev")]
+
+
+@pytest.fixture
+def deep_trainer(trainer, model):
+    """Eight layers, and micro-batches enough for every mesh."""
+    trainer.write(model=deep(model), global_batch=16)
+    return trainer
+
+
+def test_losses_do_not_depend_on_the_mesh(deep_trainer):
+    """FP32: losses of training, MTP and validation, gradient norm and expert loads agree with one rank's to 1e-4 over 20 steps."""
+    one = deep_trainer.run("one").series()
+    assert len(one) == 20
+    for mesh in PIPELINES:
+        check_close(deep_trainer.run(str(mesh), mesh=mesh).series(), one, mesh)
+
+
+def test_accumulation(deep_trainer):
+    """One, two or four micro-batches of a pipeline make the same step."""
+    one = deep_trainer.run("one", "--set", "train.micro_batch=8").series()
+    for size in (4, 8):
+        mesh = Mesh(2, 1, 1) if size == 8 else Mesh(2, 1, 1, "dualpipev")
+        check_close(deep_trainer.run(f"of-{size}", "--set", f"train.micro_batch={size}", mesh=mesh).series(), one, size)
+
+
+def test_tied_embedding(deep_trainer, model):
+    """The head that is the embedding, on the last stage and on the first, with and without the MTP module."""
+    for depth in (0, 1):
+        deep_trainer.write(model={**deep(model), "tie_word_embeddings": True, "num_nextn_predict_layers": depth}, global_batch=16)
+        one = deep_trainer.run(f"one-{depth}").series()
+        for mesh in (Mesh(2, 1, 1), Mesh(2, 1, 1, "dualpipev")):
+            check_close(deep_trainer.run(f"{mesh}-{depth}", mesh=mesh).series(), one, mesh)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
+def test_zero_changes_no_bit(deep_trainer, precision):
+    """Optimiser state parted or on every rank: every metric and every byte of the checkpoint is the same; parted it is written by all."""
+    for mesh in (Mesh(1, 2, 2), Mesh(2, 1, 2)):
+        runs = [
+            deep_trainer.run(f"{mesh}-{zero}", "--set", f"train.parallel.zero={zero}", "--set", f"train.precision={precision}", mesh=mesh)
+            for zero in (0, 1)
+        ]
+        assert runs[0].series() == runs[1].series()
+        whole, parted = (read_checkpoint(r.checkpoint(20)) for r in runs)
+        assert {n: data for n, (_, _, data) in whole.items()} == {n: data for n, (_, _, data) in parted.items()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
+@pytest.mark.parametrize("mesh", SAME, ids=str)
+def test_resume_is_bit_exact(deep_trainer, mesh, precision):
+    """20 steps are 10 and 10 more, in each precision, on meshes of every axis."""
+    option = ("--set", f"train.precision={precision}")
+    whole = deep_trainer.run("whole", *option, mesh=mesh)
+    half = deep_trainer.run("half", *option, "--resume", whole.checkpoint(10), mesh=mesh)
+    assert half.series() == whole.series(first=11) and len(half.series()) == 10
+    assert read_checkpoint(half.checkpoint(20)) == read_checkpoint(whole.checkpoint(20))
+
+
+def test_killed_and_resumed(deep_trainer):
+    """A pipeline that is killed goes on from its last checkpoint to the bits of the undisturbed run."""
+    mesh = Mesh(2, 1, 2)
+    whole = deep_trainer.run("whole", mesh=mesh)
+    broken = deep_trainer.start("broken", mesh=mesh)
+    broken.wait_step(12)
+    broken.process.kill()
+    broken.process.wait()
+    resumed = deep_trainer.run("broken", "--resume", "auto", mesh=mesh)
+    assert resumed.series() == whole.series()
+    assert read_checkpoint(resumed.checkpoint(20)) == read_checkpoint(whole.checkpoint(20))
+
+
+def test_checkpoints_reshard(deep_trainer):
+    """Saved on one mesh, loaded on another and saved again: every byte of every tensor, moments included; and on it goes."""
+    check_reshard(deep_trainer, [Mesh(2, 1, 2), Mesh(1, 2, 2), Mesh(), Mesh(2, 2, 1, "dualpipev"), Mesh(1, 1, 2), Mesh(4, 1, 1)])
+
+
+def test_other_threads(trainer):
+    """A checkpoint goes on with another number of threads a rank; a line says that bit-exactness ends there."""
+    first = trainer.run("first", env={"OMP_NUM_THREADS": "1"})
+    again = trainer.run("again", "--resume", first.checkpoint(10), env={"OMP_NUM_THREADS": "2"})
+    assert "another number of threads" in again.stderr
+    check_close(again.series(), first.series(first=11), "threads")
+    same = trainer.run("same", "--resume", first.checkpoint(10), env={"OMP_NUM_THREADS": "1"})
+    assert "another number of threads" not in same.stderr
+
+
+def test_inspect(deep_trainer):
+    """inspect tells the mesh of a checkpoint, and which layers were where."""
+    run = deep_trainer.run("run", mesh=Mesh(2, 2, 1, "dualpipev"))
+    out = dstrain("inspect", run.checkpoint(20)).stdout
+    assert "mesh pipeline 2 x expert 2 x data 1" in out
+    assert "pipeline dualpipev: 0: layers 0-1 and 6-7, 1: layers 2-3 and 4-5" in out
+    assert "optimiser state parted over 2 ranks" in out
