@@ -70,7 +70,7 @@ static int check_header(struct dataset *d, uint64_t *starts, const uint8_t *inde
     }
     d->token_bytes = type_bytes(p[8]);
     if (d->token_bytes == 0) {
-        return err_set(err, ERR_DATA, "%s: type code %u is no integer type (1 2 3 4 5 8)", name,
+        return err_set(err, ERR_DATA, "%s: type code %u is no integer type (1 2 3 4 5 8 are)", name,
                        p[8]);
     }
     d->type = p[8];
@@ -87,6 +87,16 @@ static int check_header(struct dataset *d, uint64_t *starts, const uint8_t *inde
                        "%s is truncated: %zu bytes cannot hold %" PRIu64 " sequences and %" PRIu64
                        " documents",
                        name, bytes, d->sequences, d->documents);
+    }
+    uint64_t more = rest - d->sequences * 12 - *starts * 8;
+    if (more > 0 && more == d->sequences) {
+        return err_set(err, ERR_DATA,
+                       "%s has a mode for each sequence: a multimodal corpus, which is not "
+                       "supported (text alone is)",
+                       name);
+    }
+    if (more > 0) {
+        return err_set(err, ERR_DATA, "%s: %" PRIu64 " bytes after the last document", name, more);
     }
     return 0;
 }

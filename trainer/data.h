@@ -7,6 +7,8 @@
  * document[documents + 1]: index of each document's first sequence, at last the number of sequences
  *             (Megatron-LM, megatron/core/datasets/indexed_dataset.py, _IndexWriter.write)
  *
+ * Megatron-LM's multimodal corpora, whose index goes on with a mode for each sequence, are refused.
+ *
  * Everything in the two files is checked before use; a token outside the vocabulary is found when
  * it is read. */
 #ifndef TRAINER_DATA_H

@@ -19,7 +19,7 @@ static const char help[] =
     "                       the default. Or a Hugging Face tokenizer.json (byte-pair\n"
     "                       encoding), or the folder it lies in. The model needs a\n"
     "                       vocab_size of at least the vocabulary that is printed\n"
-    "  --eod TOKEN          the token that ends a document, as text or id; default: the\n"
+    "  --eod TOKEN          the token that ends a document, as id or text; default: the\n"
     "                       eos_token of the tokenizer_config.json beside the tokenizer\n"
     "  --add-special        also put around each document what the tokenizer's\n"
     "                       post-processor puts around a text (a begin-of-text token)\n"
@@ -97,7 +97,7 @@ static int parse_pack(struct pack_options *pack, struct pack_names *names, int a
     return -1;
 }
 
-/* name: a token's text, or an id; NULL: what the tokenizer says itself. */
+/* name: an id, or a token's text; NULL: what the tokenizer says itself. */
 static int find_eod(const struct tokenizer *t, const char *name, uint32_t *eod, struct err *err)
 {
     uint64_t id;
@@ -109,16 +109,15 @@ static int find_eod(const struct tokenizer *t, const char *name, uint32_t *eod, 
                                      "tokenizer_config.json beside the tokenizer (give --eod "
                                      "TOKEN, such as '<|endoftext|>')");
     }
-    if (tokenizer_find(t, name, eod)) {
+    if (main_parse_u64(name, t->vocab - 1, &id)) {
+        *eod = (uint32_t)id;
         return 0;
     }
-    if (!main_parse_u64(name, t->vocab - 1, &id)) {
-        return err_set(err, ERR_USAGE,
-                       "--eod: the tokenizer has no token \"%s\" (nor is it an id below %u)", name,
-                       t->vocab);
-    }
-    *eod = (uint32_t)id;
-    return 0;
+    return tokenizer_find(t, name, eod)
+               ? 0
+               : err_set(err, ERR_USAGE,
+                         "--eod: the tokenizer has no token \"%s\" (nor is it an id below %u)",
+                         name, t->vocab);
 }
 
 static int pack_and_print(struct pack_options *pack, const struct pack_names *names,

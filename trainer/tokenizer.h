@@ -61,7 +61,7 @@ void tokenizer_encoder_destroy(struct tokenizer_encoder *e);
 /* Appends the ids of a text to out. Text that is not UTF-8 is read as Python's errors='replace'
  * reads it: each maximal invalid part is a U+FFFD. frame: also the tokens that the file's
  * post-processor puts around a text, such as a begin-of-text. ERR_DATA when a pattern of the file
- * takes too much memory on this text. */
+ * takes too much memory, or steps, on this text. */
 int tokenizer_encode(struct tokenizer_encoder *e, const void *text, size_t bytes, bool frame,
                      struct token_ids *out, struct err *err);
 

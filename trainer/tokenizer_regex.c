@@ -13,6 +13,9 @@
 
 #define JIT_STACK_BYTES     (32u << 10)
 #define JIT_STACK_BYTES_MAX (64u << 20)
+/* Steps back in one match: those of a sane pattern grow with the text, those of others explode. */
+#define STEPS_MAX           10000000u
+#define STEPS_PER_BYTE      8
 #define UNICODE_VERSION_MIN 14
 
 struct regex {
@@ -151,6 +154,8 @@ void regex_scratch_destroy(struct regex_scratch *s)
 
 static int search(const struct regex *r, struct regex_scratch *s, const struct regex_walk *w)
 {
+    uint64_t steps = STEPS_MAX + (uint64_t)STEPS_PER_BYTE * w->bytes;
+    pcre2_set_match_limit(s->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
     return r->jit ? pcre2_jit_match(r->code, w->text, w->bytes, w->at, PCRE2_NO_UTF_CHECK, s->data,
                                     s->context)
                   : pcre2_match(r->code, w->text, w->bytes, w->at, PCRE2_NO_UTF_CHECK, s->data,

@@ -36,7 +36,7 @@ struct regex_walk {
     bool matched;      /* there was one, and it ended at `end` */
 };
 /* *found: there is a next match; none is empty right after another. ERR_DATA when it takes too much
- * memory. */
+ * memory, or steps. */
 int regex_next(const struct regex *r, struct regex_scratch *s, struct regex_walk *w, bool *found,
                struct err *err);
 

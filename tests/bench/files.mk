@@ -8,6 +8,13 @@ CHECK_PROGRAMS += $(bench_submit)
 bench: deps
 	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit)
 	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(pack_python) tests/bench/pack.py --bin $(BUILD)/bin
+
+# dstrain pack beside the package tokenizers, where there is a Python that has it: make bench-pack PYTHON_VENV=dir TOKENIZER=file
+pack_python = $(or $(shell command -v $(REFERENCE_PYTHON)),$(PYTHON))
+.PHONY: bench-pack
+bench-pack: all
+	@$(pack_python) tests/bench/pack.py --bin $(BUILD)/bin $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
 # The workers alone, under a coordinator that only gives orders.
 bench_orders := $(BUILD)/tests/bench/orders

@@ -24,6 +24,17 @@ CHECK_PROGRAMS += $(tokenize_tool)
 $(tokenize_tool): $(BUILD)/obj/tests/tools/tokenize.c.o $(call obj,$(TOKENIZER_SRC)) $(lib_a)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_tokenizer) $(LIBS_lib)
+# Tokens of a packed corpus, for comparing with what others read.
+corpus_tool := $(BUILD)/tests/tools/corpus
+CHECK_PROGRAMS += $(corpus_tool)
+$(corpus_tool): $(BUILD)/obj/tests/tools/corpus.c.o $(call obj,trainer/data.c) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_lib)
+# Packed corpora against Megatron-LM's reader and writer.
+.PHONY: check-megatron
+check-megatron: $(reference_ready) all $(corpus_tool)
+	@$(REFERENCE_PYTHON) tests/reference/check_megatron.py --bin $(BUILD)/bin --tool $(corpus_tool) $(if $(SEED),--seed $(SEED))
+
 .PHONY: check-tokenizer
 check-tokenizer: $(reference_ready) $(tokenize_tool)
 	@$(REFERENCE_PYTHON) tests/reference/check_tokenizer.py --tool $(tokenize_tool) $(if $(SEED),--seed $(SEED)) $(TOKENIZERS)

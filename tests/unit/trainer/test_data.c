@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,12 +244,52 @@ static void test_missing(void **state)
     buf_fini(&idx);
 }
 
+/* Corpora that Megatron-LM's own writer made (tests/reference/check_megatron.py --vectors), of each
+ * type: the tokens of expected.json. Its multimodal one is refused. */
+static void test_of_others(void **state)
+{
+    (void)state;
+    static const char folder[] = "tests/reference/vectors/megatron";
+    char path[256];
+    const char *type;
+    json_t *tokens;
+    struct err err = {0};
+    struct dataset d;
+    snprintf(path, sizeof path, "%s/expected.json", folder);
+    json_t *expected = json_load_file(path, 0, NULL);
+    assert_int_equal(json_object_size(expected), 6);
+    json_object_foreach(expected, type, tokens)
+    {
+        int32_t out[256];
+        size_t count = json_array_size(tokens);
+        assert_in_range(count, 1, 256);
+        snprintf(path, sizeof path, "%s/%s", folder, type);
+        if (dataset_open(&d, path, &err) != 0) {
+            fail_msg("%s", err.text);
+        }
+        assert_int_equal(d.tokens, count);
+        assert_true(d.sequences > d.documents);
+        assert_int_equal(dataset_read(&d, 0, count, INT32_MAX, out, NULL), 0);
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(out[i], json_integer_value(json_array_get(tokens, i)));
+        }
+        dataset_close(&d);
+    }
+    json_decref(expected);
+    snprintf(path, sizeof path, "%s/multimodal", folder);
+    assert_int_equal(dataset_open(&d, path, &err), ERR_DATA);
+    assert_non_null(strstr(err.text, "multimodal"));
+    snprintf(path, sizeof path, "%s/float32", folder);
+    assert_int_equal(dataset_open(&d, path, &err), ERR_DATA);
+    assert_non_null(strstr(err.text, "type code 7"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),   cmocka_unit_test(test_vocabulary),
         cmocka_unit_test(test_damage),  cmocka_unit_test(test_random_damage),
-        cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_missing), cmocka_unit_test(test_of_others),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
