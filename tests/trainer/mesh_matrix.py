@@ -18,6 +18,9 @@ from dstrain import ROOT, Mesh, Trainer, dstrain, read_checkpoint  # noqa: E402
 
 RANKS_MAX = 8
 TOLERANCE = 1e-4
+# Loads are counts: where two experts are all but equally good for a token, the last bit decides, and and a token that goes elsewhere moves no
+# loss by 1e-4, but maybe the largest load by more.
+MAXVIO, MAXVIO_TOLERANCE = 4, 1e-2
 TEXTS = ["LICENSE", "proto/ds.proto", "lib/file.c"]
 
 
@@ -27,14 +30,15 @@ def deep(model, layers=8):
 
 
 def difference(series, reference):
-    """The largest relative difference of any metric of any step."""
+    """The largest relative difference of any metric of any step; that of MaxVio in its own measure."""
     assert series.keys() == reference.keys(), f"steps {sorted(series)} against {sorted(reference)}"
     worst = 0
     for step, values in reference.items():
-        for ours, theirs in zip(series[step], values):
+        for i, (ours, theirs) in enumerate(zip(series[step], values)):
+            scale = TOLERANCE / MAXVIO_TOLERANCE if i == MAXVIO else 1
             assert (ours is None) == (theirs is None), f"step {step}: {series[step]} against {values}"
             if theirs is not None and ours != theirs:
-                worst = max(worst, abs(ours - theirs) / max(abs(theirs), 1e-9))
+                worst = max(worst, scale * abs(ours - theirs) / max(abs(theirs), 1e-9))
     return worst
 
 
