@@ -70,6 +70,8 @@ def wait_for(condition, what, timeout=60, every=0.002):
 class Run:
     """One output folder, and the process that works in it if it was started."""
 
+    KEYS = ("loss", "mtp_loss", "grad_norm", "lr", "balance_maxvio", "valid_loss", "tokens")
+
     def __init__(self, out, process=None):
         self.out = str(out)
         self.process = process
@@ -82,8 +84,7 @@ class Run:
 
     def series(self, first=1, last=None):
         """What has to be the same in two runs: everything but times."""
-        keys = ("loss", "mtp_loss", "grad_norm", "lr", "balance_maxvio", "valid_loss", "tokens")
-        return {s: tuple(m.get(k) for k in keys) for s, m in self.metrics().items() if s >= first and (last is None or s <= last)}
+        return {s: tuple(m.get(k) for k in self.KEYS) for s, m in self.metrics().items() if s >= first and (last is None or s <= last)}
 
     def checkpoint(self, step, epoch=None):
         folder = f"e{epoch:04d}" if epoch else "e*"

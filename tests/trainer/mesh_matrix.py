@@ -14,13 +14,14 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from dstrain import ROOT, Mesh, Trainer, dstrain, read_checkpoint  # noqa: E402
+from dstrain import ROOT, Mesh, Run, Trainer, dstrain, read_checkpoint  # noqa: E402
 
 RANKS_MAX = 8
+# Relative. Where two experts are all but equally good for a token the last bit decides, and in these tiny models a token that goes elsewhere
+# is seen in the largest load and in the gradient's norm; without experts all agrees much closer.
 TOLERANCE = 1e-4
-# Loads are counts: where two experts are all but equally good for a token, the last bit decides, and and a token that goes elsewhere moves no
-# loss by 1e-4, but maybe the largest load by more.
-MAXVIO, MAXVIO_TOLERANCE = 4, 1e-2
+TOLERANCES = {"grad_norm": 1e-2, "balance_maxvio": 1e-1}
+DENSE_TOLERANCE = 1e-5
 TEXTS = ["LICENSE", "proto/ds.proto", "lib/file.c"]
 
 
@@ -30,22 +31,25 @@ def deep(model, layers=8):
 
 
 def difference(series, reference):
-    """The largest relative difference of any metric of any step; that of MaxVio in its own measure."""
+    """metric -> its largest relative difference of any step, and where that is."""
     assert series.keys() == reference.keys(), f"steps {sorted(series)} against {sorted(reference)}"
-    worst = 0
+    worst = {key: (0, "") for key in Run.KEYS}
     for step, values in reference.items():
-        for i, (ours, theirs) in enumerate(zip(series[step], values)):
-            scale = TOLERANCE / MAXVIO_TOLERANCE if i == MAXVIO else 1
+        for key, ours, theirs in zip(Run.KEYS, series[step], values):
             assert (ours is None) == (theirs is None), f"step {step}: {series[step]} against {values}"
             if theirs is not None and ours != theirs:
-                worst = max(worst, scale * abs(ours - theirs) / max(abs(theirs), 1e-9))
+                relative = abs(ours - theirs) / max(abs(theirs), 1e-9)
+                worst[key] = max(worst[key], (relative, f"step {step}: {ours} against {theirs}"))
     return worst
 
 
-def check_close(series, reference, what, tolerance=TOLERANCE):
+def check_close(series, reference, what, dense=False):
+    """Returns the largest difference of a loss."""
     worst = difference(series, reference)
-    assert worst <= tolerance, f"{what}: differs by {worst:.2e}, allowed {tolerance:.0e}"
-    return worst
+    for key, (relative, where) in worst.items():
+        allowed = DENSE_TOLERANCE if dense else TOLERANCES.get(key, TOLERANCE)
+        assert relative <= allowed, f"{what}: {key} differs by {relative:.2e}, allowed {allowed:.0e}: {where}"
+    return max(worst[key][0] for key in ("loss", "mtp_loss", "valid_loss"))
 
 
 def content(path):
@@ -83,11 +87,12 @@ def random_train(rng):
     }
 
 
-def random_model(rng, model):
+def random_model(rng, model, dense):
+    layers = rng.choice((8, 9, 11))
     return {
-        **deep(model, rng.choice((8, 9, 11))),
-        "first_k_dense_replace": rng.choice((0, 1, 3)),
-        "num_nextn_predict_layers": rng.choice((0, 1, 2)),
+        **deep(model, layers),
+        "first_k_dense_replace": layers if dense else rng.choice((0, 1, 3)),
+        "num_nextn_predict_layers": 0 if dense else rng.choice((0, 1, 2)),
         "tie_word_embeddings": rng.random() < 0.3,
         "n_shared_experts": rng.choice((0, 1)),
     }
@@ -107,21 +112,18 @@ def walk(folder, corpus, rng, model):
             failed += 1
             print(f"FAIL {what}: {e}", flush=True)
 
-    micros = {"few": 8, "more": 16}  # a rank and step, where the batch is one rank's share of two
-    for name, count in micros.items():
+    # Four data-parallel ranks have so many micro-batches each: enough for every mesh with every schedule.
+    for name, micros, dense in (("few", 8, False), ("more", 16, False), ("dense", 8, True)):
         trainer = Trainer(folder, corpus)
-        settings = random_train(rng)
-        shape = random_model(rng, model)
-        os.makedirs(f"{folder}/{name}")
+        settings, shape = random_train(rng), random_model(rng, model, dense)
         trainer.folder = f"{folder}/{name}"
-        # Four data-parallel ranks have `count` micro-batches each, so that every mesh may be on every schedule.
-        trainer.write(model=shape, global_batch=4 * count, micro_batch=1, valid_batches=1, **settings)
-        keys = ("num_hidden_layers", "first_k_dense_replace", "num_nextn_predict_layers", "tie_word_embeddings", "n_shared_experts")
-        print(f"{name}: {count} micro-batches a rank and more, {({k: shape[k] for k in keys})}, {settings}", flush=True)
+        os.makedirs(trainer.folder)
+        trainer.write(model=shape, global_batch=4 * micros, micro_batch=1, valid_batches=1, **settings)
+        print(f"{name}: {({k: v for k, v in shape.items() if model[k] != v})}, {settings}", flush=True)
         one = trainer.run("one").series()
         assert len(one) == 20
         for mesh in all_meshes():
-            attempt(f"{mesh} {name}", lambda mesh=mesh: check_close(trainer.run(str(mesh), mesh=mesh).series(), one, mesh))
+            attempt(f"{mesh} {name}", lambda mesh=mesh: check_close(trainer.run(str(mesh), mesh=mesh).series(), one, mesh, dense))
         for k in range(3):
             meshes = rng.sample([Mesh()] + all_meshes(), 5)
             trainer.folder = f"{folder}/{name}/reshard{k}"
