@@ -8,12 +8,13 @@ reference_ready := $(if $(filter $(reference_venv)/bin/python,$(REFERENCE_PYTHON
 $(reference_venv)/made: tests/reference/requirements.txt
 	$(call say,VENV,$(@D))rm -rf $(@D) && $(PYTHON) -m venv $(@D) && $(@D)/bin/pip install -q --disable-pip-version-check -r $< && touch $@
 
-# Models, grids of low precision and the optimiser: `make check-reference SEED=7 CASES=100`. The seed is printed; CASES is the number of random models.
+# Models, grids of low precision and the optimiser: `make check-reference SEED=7 CASES=100`. The seed is printed, any one when none is given; CASES is the
+# number of random models.
 .PHONY: check-reference reference-vectors
 CASES ?=
 reference_tests := $(addprefix $(BUILD)/tests/trainer/,test_reference test_reference_grid test_reference_optim)
 check-reference: $(reference_ready) $(reference_tests)
-	@$(REFERENCE_PYTHON) tests/reference/reference.py check --tests $(abspath $(BUILD))/tests/trainer $(if $(SEED),--seed $(SEED)) $(if $(CASES),--cases $(CASES))
+	@$(REFERENCE_PYTHON) tests/reference/reference.py check --tests $(abspath $(BUILD))/tests/trainer $(if $(filter command environment,$(firstword $(origin SEED))),--seed $(SEED)) $(if $(CASES),--cases $(CASES))
 # Writes tests/reference/vectors anew.
 reference-vectors: $(reference_ready)
 	@$(REFERENCE_PYTHON) tests/reference/reference.py write
