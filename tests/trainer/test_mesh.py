@@ -2,7 +2,7 @@
 
 import pytest
 from dstrain import Mesh, dstrain, read_checkpoint
-from mesh_matrix import check_close, check_reshard, deep
+from mesh_matrix import check_close, check_reshard, content, deep
 
 PIPELINES = [Mesh(2, 1, 1), Mesh(2, 1, 1, "dualpipev"), Mesh(1, 1, 1, "dualpipev"), Mesh(2, 2, 1), Mesh(2, 1, 2, "dualpipev"), Mesh(4, 1, 1, "dualpipev")]
 SAME = [Mesh(1, 1, 2), Mesh(1, 2, 1), Mesh(2, 1, 1), Mesh(2, 1, 2), Mesh(2, 1, 1, "dualpipev")]
@@ -57,8 +57,17 @@ def test_zero_changes_no_bit(deep_trainer, precision):
             for zero in (0, 1)
         ]
         assert runs[0].series() == runs[1].series()
-        whole, parted = (read_checkpoint(r.checkpoint(20)) for r in runs)
-        assert {n: data for n, (_, _, data) in whole.items()} == {n: data for n, (_, _, data) in parted.items()}
+        assert content(runs[0].checkpoint(20)) == content(runs[1].checkpoint(20))
+    for before, after in ((0, 1), (1, 0)):
+        again = deep_trainer.run(
+            f"again-{after}",
+            "--resume",
+            runs[before].checkpoint(10),
+            *("--set", f"train.parallel.zero={after}", "--set", f"train.precision={precision}"),
+            mesh=mesh,
+        )
+        assert again.series() == runs[0].series(first=11)
+        assert content(again.checkpoint(20)) == content(runs[0].checkpoint(20))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
@@ -98,6 +107,17 @@ def test_other_threads(trainer):
     check_close(again.series(), first.series(first=11), "threads")
     same = trainer.run("same", "--resume", first.checkpoint(10), env={"OMP_NUM_THREADS": "1"})
     assert "another number of threads" not in same.stderr
+
+
+def test_export(deep_trainer, tmp_path):
+    """The weights of a run on a pipeline are exported and evaluated like any other's."""
+    path = deep_trainer.run("run", mesh=Mesh(2, 2, 1, "dualpipev")).checkpoint(20)
+    dstrain("inspect", path, "--verify")
+    dstrain("export", path, tmp_path / "hf", "--dtype", "fp32")
+    dstrain("inspect", tmp_path / "hf", "--verify")
+    dstrain("import", tmp_path / "hf", tmp_path / "back")
+    back = content(tmp_path / "back")
+    assert back == {name: data for name, data in content(path).items() if not name.startswith("optimizer.")}
 
 
 def test_inspect(deep_trainer):
