@@ -6,6 +6,7 @@
 
 #include "daemon/core/ledger.h"
 #include "daemon/core/load.h"
+#include "daemon/core/price.h"
 #include "lib/mem.h"
 
 #define ROWS(core, TABLE, type, row)                                                               \
@@ -51,16 +52,20 @@ static struct audit_job *job_at(struct audit *a, uint64_t id)
     return &a->jobs[id - 1];
 }
 
-static void take_prices(struct audit *a, const struct core *core)
+/* Prices are given, not decided: they are taken as they stand. */
+static bool take_price(struct audit *a, const struct core *core, uint64_t id)
 {
-    ROWS(core, TABLE_PRICE, price_row, row)
-    {
-        void *prices = a->prices;
-        mem_grow(&prices, &a->price_capacity, row->id, sizeof *a->prices);
-        a->prices = prices;
-        a->prices[row->id - 1] = row->micro_usd_per_gpu_hour;
-        a->price_count = a->price_count > row->id ? a->price_count : row->id;
+    if (id == 0 || id > 1000000) {
+        return false;
     }
+    while (a->price_count < id) {
+        void *prices = a->prices;
+        mem_grow(&prices, &a->price_capacity, a->price_count + 1, sizeof *a->prices);
+        a->prices = prices;
+        a->prices[a->price_count] = price_micro_usd(core, a->price_count + 1);
+        a->price_count++;
+    }
+    return true;
 }
 
 static bool is_final(enum job_state state)
@@ -186,7 +191,7 @@ static int take_ledger(struct audit *a, const struct core *core, struct err *err
                            row->gpu_id, row->start_ms, row->end_ms, gpu->booked_ms);
         }
         gpu->booked_ms = row->end_ms;
-        if (row->price_id == 0 || row->price_id > a->price_count ||
+        if (!take_price(a, core, row->price_id) ||
             cost_of(a, row->price_id, row->end_ms - row->start_ms) != row->cost_micro_usd) {
             return err_set(err, ERR_CORRUPT,
                            "ledger row %" PRIu64 " costs %" PRId64
@@ -221,6 +226,7 @@ static int take_meters(struct audit *a, const struct core *core, struct err *err
         gpu->category = row->category;
         gpu->meter_job = row->job_id;
         gpu->price = row->price_id;
+        take_price(a, core, row->price_id);
     }
     return 0;
 }
@@ -248,7 +254,6 @@ int audit_commit(struct audit *a, const struct core *core, struct err *err)
 {
     a->commits++;
     a->events += change_count(core_changes(core, TABLE_EVENT));
-    take_prices(a, core);
     TRY(take_jobs(a, core, err));
     TRY(take_attempts(a, core, err));
     TRY(take_allocations(a, core, err));

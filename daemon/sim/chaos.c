@@ -4,6 +4,7 @@
 #include "daemon/sim/chaos.h"
 
 #include "daemon/sim/sim.h"
+#include "daemon/sim/vfs.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -39,6 +40,50 @@ static void draw_options(struct sim *sim)
     o->coord_pause_ms = maybe(sim, 0.3, 100000, 600000);
     o->crash_in_commit = sim_chance(sim, 0.5) ? 0.002 : 0;
     o->operator_ms = maybe(sim, 0.8, 10000, 120000);
+    o->oneway_ms = maybe(sim, 0.5, 60000, 600000);
+    o->gpu_fault_ms = maybe(sim, 0.5, 100000, 900000);
+    o->sqlite = sim_chance(sim, 0.3);
+    o->disk_full_ms = maybe(sim, 0.4, 200000, 900000);
+    o->disk_sync_ms = maybe(sim, 0.4, 200000, 900000);
+    o->disk_slow_ms = maybe(sim, 0.4, 100000, 900000);
+}
+
+/* One way only, for a while: what is sent is sent again until it gets through, or the connection is
+ * given up. */
+static void mute(struct sim *sim, struct worker *worker)
+{
+    int64_t until_ms = sim->now_ms + sim_between(sim, 1000, 60000);
+    bool up = sim_chance(sim, 0.5);
+    sim_trace(sim, "%s is not %s until %.3f", worker->name, up ? "heard" : "reached",
+              (double)until_ms / 1000);
+    *(up ? &worker->mute_up_ms : &worker->mute_down_ms) = until_ms;
+}
+
+static void disk_well(struct sim *sim, uint64_t generation, uint64_t b, void *payload)
+{
+    (void)b;
+    (void)payload;
+    if (generation == 0 || sim->disk_generation == generation) {
+        sim_trace(sim, "the disk is well again");
+        sim->disk_bad = false;
+        sim->disk_delay_ms = 0;
+        vfs_set_full(false);
+        vfs_set_sync_fails(0);
+    }
+}
+
+static void disk_fault(struct sim *sim, uint64_t kind)
+{
+    sim_trace(sim, "the disk %s", kind == 9 ? "is full" : kind == 10 ? "fails to sync" : "is slow");
+    if (kind == 9) {
+        vfs_set_full(true);
+    } else if (kind == 10) {
+        vfs_set_sync_fails(sim_chance(sim, 0.5) ? 0.1 : 1);
+    } else {
+        sim->disk_delay_ms = sim_between(sim, 10, 3000);
+    }
+    sim->disk_bad |= kind != 11;
+    sim_after(sim, sim_between(sim, 1000, 60000), disk_well, ++sim->disk_generation, 0, NULL);
 }
 
 static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
@@ -46,9 +91,18 @@ static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
     (void)b;
     (void)payload;
     const struct sim_options *o = &sim->options;
-    const int64_t means_ms[] = {o->break_ms,      o->partition_ms,  o->worker_restart_ms,
-                                o->reboot_ms,     o->rank_crash_ms, o->coord_crash_ms,
-                                o->coord_pause_ms};
+    const int64_t means_ms[] = {o->break_ms,
+                                o->partition_ms,
+                                o->worker_restart_ms,
+                                o->reboot_ms,
+                                o->rank_crash_ms,
+                                o->coord_crash_ms,
+                                o->coord_pause_ms,
+                                o->oneway_ms,
+                                o->gpu_fault_ms,
+                                o->sqlite ? o->disk_full_ms : 0,
+                                o->sqlite ? o->disk_sync_ms : 0,
+                                o->disk_slow_ms};
     if (sim->calm) {
         return;
     }
@@ -76,8 +130,17 @@ static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
     case 5:
         coord_crash(sim);
         break;
-    default:
+    case 6:
         coord_freeze(sim, sim_between(sim, 1000, 120000));
+        break;
+    case 7:
+        mute(sim, worker);
+        break;
+    case 8:
+        worker_break_gpu(sim, worker);
+        break;
+    default:
+        disk_fault(sim, kind);
     }
 }
 
@@ -115,6 +178,7 @@ static void begin(struct sim *sim)
             sim_fail(sim, "no folder for the database in %s or /tmp", shm);
         }
     }
+    disk_begin(sim);
     coord_start(sim);
     for (int i = 0; i < sim->options.nodes; i++) {
         struct worker *worker = &sim->workers[i];
@@ -125,7 +189,7 @@ static void begin(struct sim *sim)
         sim_after(sim, sim_between(sim, 0, 5000), worker_heartbeat, (uint64_t)i, 0, NULL);
     }
     users_start(sim);
-    for (uint64_t kind = 0; kind < 7; kind++) {
+    for (uint64_t kind = 0; kind < 12; kind++) {
         sim_after(sim, 0, fault, kind, 0, NULL);
     }
     sim_after(sim, 120000, inspect, 0, 0, NULL);
@@ -134,6 +198,7 @@ static void begin(struct sim *sim)
 static void finish(struct sim *sim)
 {
     coord_stop(sim);
+    disk_end(sim);
     heap_fini(&sim->heap);
     for (size_t i = 0; i < sim->gang_count; i++) {
         free(sim->gangs[i]);
@@ -161,7 +226,9 @@ uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet)
     sim->calm = true;
     for (int i = 0; i < sim->options.nodes; i++) {
         sim->workers[i].cut_until_ms = 0;
+        worker_repair(sim, &sim->workers[i]);
     }
+    disk_well(sim, 0, 0, NULL);
     users_calm(sim);
     run_until(sim, sim->now_ms + LIVENESS_MS, true);
     run_until(sim, sim->now_ms + 180000, false); /* acknowledgements, leases, removals */
@@ -176,12 +243,12 @@ uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet)
     sim_note(sim, core_digest(sim->core));
     const struct sim_options *o = &sim->options;
     if (!quiet) {
-        printf("seed %-6" PRIu64 " %016" PRIx64 " %d nodes x %d, %2d jobs: %6" PRIu64
+        printf("seed %-6" PRIu64 " %016" PRIx64 " %d nodes x %d, %2d jobs, %s: %6" PRIu64
                " inputs, %5" PRIu64 " commits, %3" PRIu64 " starts, %2" PRIu64 " crashes, %2" PRIu64
                " reloads equal, %3" PRIu64 " stale shards refused, %.1f h\n",
-               seed, sim->hash, o->nodes, o->gpus, o->jobs, sim->inputs, sim->commits, sim->starts,
-               sim->crashes, sim->reloads_checked, sim->stale_shards,
-               (double)sim->now_ms / 3600000);
+               seed, sim->hash, o->nodes, o->gpus, o->jobs, o->sqlite ? "sqlite" : "memory",
+               sim->inputs, sim->commits, sim->starts, sim->crashes, sim->reloads_checked,
+               sim->stale_shards, (double)sim->now_ms / 3600000);
         fflush(stdout);
     }
     uint64_t hash = sim->hash;

@@ -36,7 +36,7 @@ void check_reload(struct sim *sim)
     struct core_config config;
     core_config_default(&config);
     struct core *copy = core_create(&config);
-    if (store_load_readonly(sim->store, copy, &err) != 0) {
+    if (disk_reload(sim, copy, &err) != 0) {
         sim_fail(sim, "reload: %s", err.text);
     }
     const char *problem = core_check(copy);
@@ -159,13 +159,11 @@ static void check_drains(struct sim *sim, sqlite3 *db)
 
 void check_database(struct sim *sim, bool final)
 {
-    char path[128];
-    snprintf(path, sizeof path, "%s/ds.db", sim->dir);
-    sqlite3 *db = NULL;
-    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK) {
-        sim_fail(sim, "%s: %s", path, sqlite3_errmsg(db));
+    struct err err = {0};
+    sqlite3 *db = disk_database(sim, &err);
+    if (db == NULL) {
+        sim_fail(sim, "database: %s", err.text);
     }
-    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         expect_none(sim, db, rules[i]);
     }
@@ -188,7 +186,6 @@ void check_database(struct sim *sim, bool final)
                     "<> 'idle'");
     }
     struct ledger_verdict verdict;
-    struct err err = {0};
     if (ledger_verify(db, coord_now_ms(sim), &verdict, &err) != 0) {
         sim_fail(sim, "ledger: %s", err.text);
     }

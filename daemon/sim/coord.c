@@ -10,8 +10,6 @@
 #include "lib/err.h"
 #include "lib/mem.h"
 
-#define EPOCH_MS 1700000000000 /* when the simulation begins, on people's clocks */
-
 int64_t coord_now_ms(const struct sim *sim)
 {
     return sim->now_ms + sim->coord_clock_ms;
@@ -28,9 +26,20 @@ static int commit(void *context, struct core *core, int64_t now_ms, struct err *
         sim->coord_doomed = true;
         return err_set(err, ERR_IO, "dead");
     }
-    int rc = store_sqlite_ops.commit(sim->store, core, now_ms, err);
+    int rc = disk_commit(sim, core, now_ms, err);
+    if (rc != 0 && sim->disk_bad) {
+        sim_trace(sim, "coordinator cannot commit, and dies: %s", err->text);
+        sim->coord_doomed = true;
+        sim->release_left = 0;
+        return rc;
+    }
     if (rc != 0) {
         sim_fail(sim, "commit: %s", err->text);
+    }
+    if (sim->disk_delay_ms > 0) {
+        int64_t until_ms = sim->now_ms + sim_between(sim, 1, sim->disk_delay_ms);
+        sim->coord_frozen_until_ms =
+            until_ms > sim->coord_frozen_until_ms ? until_ms : sim->coord_frozen_until_ms;
     }
     sim->commits++;
     if (!sim->calm && sim_chance(sim, sim->options.crash_in_commit)) {
@@ -198,25 +207,35 @@ bool coord_input(struct sim *sim, struct input *in)
     return true;
 }
 
+static int64_t wall_jump_ms(struct sim *sim)
+{
+    if (!sim_chance(sim, 0.25)) {
+        return 0;
+    }
+    int64_t most_ms = sim->calm ? 60000 : 3600000;
+    return sim_chance(sim, 0.7) ? -sim_between(sim, 0, most_ms) : sim_between(sim, 0, most_ms);
+}
+
 void coord_start(struct sim *sim)
 {
     struct err err = {0};
     struct core_config config;
     core_config_default(&config);
     config.user_fault_ms = 5000;
-    if (store_open(&sim->store, sim->dir, &err) != 0) {
-        sim_fail(sim, "open: %s", err.text);
-    }
-    if (store_set_price(sim->store, "*", 0, 1000000, &err) != 0 ||
-        store_set_price(sim->store, "X 1", EPOCH_MS + 400000, 2000000, &err) != 0) {
-        sim_fail(sim, "price: %s", err.text);
-    }
     sim->core = core_create(&config);
-    /* The wall clock is set back now and then while nobody runs. */
-    int64_t wall_ms =
-        EPOCH_MS + sim->now_ms - (sim_chance(sim, 0.2) ? sim_between(sim, 0, 3600000) : 0);
-    if (store_load(sim->store, sim->core, wall_ms, &err) != 0) {
-        sim_fail(sim, "load: %s", err.text);
+    /* The wall clock is set back or forward now and then while nobody runs. */
+    int64_t wall_ms = SIM_EPOCH_MS + sim->now_ms + wall_jump_ms(sim);
+    if (disk_open(sim, sim->core, wall_ms, &err) != 0) {
+        if (!sim->disk_bad) {
+            sim_fail(sim, "open: %s", err.text);
+        }
+        sim_trace(sim, "coordinator cannot start: %s", err.text);
+        core_destroy(sim->core);
+        sim->core = NULL;
+        disk_crash(sim);
+        disk_close(sim);
+        schedule_restart(sim);
+        return;
     }
     sim->coord_clock_ms = core_now_ms(sim->core) - sim->now_ms;
     sim->pump = pump_create(sim->core, &ops, sim, &sink, sim);
@@ -232,10 +251,9 @@ void coord_stop(struct sim *sim)
 {
     pump_destroy(sim->pump);
     core_destroy(sim->core);
-    store_close(sim->store);
+    disk_close(sim);
     sim->pump = NULL;
     sim->core = NULL;
-    sim->store = NULL;
     sim->coord_up = false;
 }
 
@@ -261,6 +279,7 @@ void coord_crash(struct sim *sim)
     }
     sim_trace(sim, "coordinator crashes");
     sim->crashes++;
+    disk_crash(sim);
     coord_stop(sim);
     users_coord_crashed(sim);
     for (int i = 0; i < sim->options.nodes; i++) {

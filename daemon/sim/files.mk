@@ -8,6 +8,7 @@ SIM_SRC := \
   daemon/sim/cmd_run.c \
   daemon/sim/cmd_swarm.c \
   daemon/sim/coord.c \
+  daemon/sim/coord_store.c \
   daemon/sim/fleet.c \
   daemon/sim/fleet_fault.c \
   daemon/sim/fleet_gang.c \
@@ -23,11 +24,13 @@ SIM_SRC := \
   daemon/sim/scenario.c \
   daemon/sim/schedule.c \
   daemon/sim/sim.c \
+  daemon/sim/store_mem.c \
   daemon/sim/summary.c \
   daemon/sim/swarm.c \
   daemon/sim/trace.c \
   daemon/sim/trace_csv.c \
   daemon/sim/trace_swf.c \
   daemon/sim/users.c \
+  daemon/sim/vfs.c \
   daemon/sim/worker.c \
   daemon/sim/yard.c

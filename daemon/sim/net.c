@@ -92,7 +92,7 @@ static void deliver_register(struct sim *sim, struct worker *worker, const struc
         gpus[i] = (struct input_gpu){.index = (uint32_t)i,
                                      .uuid = uuids[i],
                                      .model = models[worker->index % 2],
-                                     .health = "ok"};
+                                     .health = m->broken[i] ? "xid 79" : "ok"};
     }
     for (size_t i = 0; i < m->part_count; i++) {
         fill_report(&reports[i], &m->parts[i]);
@@ -224,6 +224,7 @@ void net_send(struct sim *sim, struct worker *worker, const struct message *mess
     int copies = sim_chance(sim, sim->options.copy) ? 2 : 1;
     for (int i = 0; i < copies && worker->session != 0; i++) {
         int64_t at_ms = sim->now_ms + latency(sim);
+        at_ms = at_ms > worker->mute_up_ms ? at_ms : worker->mute_up_ms; /* sent again till then */
         worker->deliver_up_ms = at_ms > worker->deliver_up_ms ? at_ms : worker->deliver_up_ms;
         struct up *up = mem_alloc(sizeof *up);
         up->session = worker->session;
@@ -263,6 +264,7 @@ void net_order(struct sim *sim, session_id session, const struct order *order)
         return;
     }
     int64_t at_ms = sim->now_ms + latency(sim);
+    at_ms = at_ms > worker->mute_down_ms ? at_ms : worker->mute_down_ms;
     worker->deliver_down_ms = at_ms > worker->deliver_down_ms ? at_ms : worker->deliver_down_ms;
     struct order *copy = mem_alloc(sizeof *copy);
     *copy = *order;

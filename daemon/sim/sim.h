@@ -14,12 +14,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sqlite3.h>
 #include <stdint.h>
 
 #include "daemon/core/core.h"
 #include "daemon/core/pump.h"
+#include "daemon/sim/audit.h"
 #include "daemon/sim/heap.h"
 #include "daemon/store.h"
+
+#define SIM_EPOCH_MS 1700000000000 /* when the simulation begins, on people's clocks */
 
 #define SIM_NODES_MAX 6
 #define SIM_GPUS_MAX  4
@@ -27,6 +31,7 @@
 #define SIM_JOBS_MAX  64
 
 struct sim;
+struct store_mem;
 struct message;
 struct up;
 
@@ -53,8 +58,11 @@ struct sim_options {
     double copy; /* a message to the coordinator arrives twice */
     int64_t break_ms, partition_ms, worker_restart_ms, reboot_ms, rank_crash_ms;
     int64_t coord_crash_ms, coord_pause_ms;
-    double crash_in_commit; /* each, before and after */
-    int64_t operator_ms;    /* cancels, holds, drains, verifications */
+    int64_t oneway_ms, gpu_fault_ms;
+    bool sqlite; /* the real store on a disk that loses power; else tables in memory */
+    int64_t disk_full_ms, disk_sync_ms, disk_slow_ms; /* only of SQLite */
+    double crash_in_commit;                           /* each, before and after */
+    int64_t operator_ms;                              /* cancels, holds, drains, verifications */
 };
 
 /* ---- gang.c */
@@ -99,6 +107,8 @@ struct worker {
     int64_t deliver_up_ms, deliver_down_ms; /* a connection keeps the order */
     struct up *up_first, *up_last;          /* owned; net.c */
     int64_t cut_until_ms;                   /* partition */
+    int64_t mute_up_ms, mute_down_ms;       /* until then nothing arrives, one way */
+    bool broken[SIM_GPUS_MAX];              /* accelerators */
     struct part parts[32];
     size_t part_count;
     struct outgoing outbox[256];
@@ -145,7 +155,12 @@ struct sim {
     uint64_t coord_life;
     int64_t coord_clock_ms; /* its time minus sim time */
     int64_t coord_frozen_until_ms;
-    struct store *store;
+    struct store *store;   /* of SQLite */
+    struct store_mem *mem; /* in memory */
+    struct audit audit;
+    bool disk_bad;            /* full, or its fsync fails: a commit may */
+    int64_t disk_delay_ms;    /* of each commit */
+    uint64_t disk_generation; /* of the newest disk fault */
     struct core *core;
     struct pump *pump;
     bool flush_set;
@@ -195,6 +210,16 @@ bool coord_input(struct sim *sim, struct input *in);
 int64_t coord_now_ms(const struct sim *sim);
 void coord_freeze(struct sim *sim, int64_t ms);
 
+/* ---- coord_store.c */
+void disk_begin(struct sim *sim);
+void disk_end(struct sim *sim);
+int disk_open(struct sim *sim, struct core *core, int64_t wall_ms, struct err *err);
+void disk_close(struct sim *sim);
+void disk_crash(struct sim *sim);
+int disk_commit(struct sim *sim, struct core *core, int64_t now_ms, struct err *err);
+int disk_reload(struct sim *sim, struct core *core, struct err *err);
+sqlite3 *disk_database(struct sim *sim, struct err *err);
+
 /* ---- net.c: a message to the coordinator, owned by whoever holds it */
 struct message {
     enum input_kind kind;
@@ -207,6 +232,7 @@ struct message {
     struct part parts[32]; /* of a registration */
     size_t part_count;
     int boots;
+    bool broken[SIM_GPUS_MAX];
 };
 struct order { /* to a worker */
     enum effect_kind kind;
@@ -233,6 +259,9 @@ void worker_connected(struct sim *sim, struct worker *worker);
 void worker_order(struct sim *sim, struct worker *worker, const struct order *order);
 void worker_restart(struct sim *sim, struct worker *worker);
 void worker_reboot(struct sim *sim, struct worker *worker);
+/* An accelerator breaks under whatever uses it; some time later it is repaired. */
+void worker_break_gpu(struct sim *sim, struct worker *worker);
+void worker_repair(struct sim *sim, struct worker *worker);
 void worker_heartbeat(struct sim *sim, uint64_t index, uint64_t b, void *payload);
 /* From ranks. */
 void worker_rank_exited(struct sim *sim, struct worker *worker, uint64_t job, uint64_t epoch,

@@ -49,6 +49,7 @@ void worker_connected(struct sim *sim, struct worker *worker)
     m->term_seen = worker->term_seen;
     m->part_count = worker->part_count;
     memcpy(m->parts, worker->parts, worker->part_count * sizeof *m->parts);
+    memcpy(m->broken, worker->broken, sizeof m->broken);
     net_send(sim, worker, m, new_token(sim, worker));
     free(m);
 }
@@ -336,4 +337,50 @@ void worker_reboot(struct sim *sim, struct worker *worker)
     worker->boots++;
     sim_after(sim, sim_between(sim, 3000, 90000), come_up, (uint64_t)worker->index,
               (uint64_t)worker->boots, NULL);
+}
+
+/* Says so on a new connection. */
+static void reconnect(struct sim *sim, struct worker *worker)
+{
+    net_break(sim, worker, sim_between(sim, 0, 50));
+}
+
+static void repaired(struct sim *sim, uint64_t index, uint64_t gpu, void *payload)
+{
+    (void)payload;
+    struct worker *worker = &sim->workers[index];
+    if (worker->broken[gpu]) {
+        sim_trace(sim, "%s: accelerator %d is repaired", worker->name, (int)gpu);
+        worker->broken[gpu] = false;
+        reconnect(sim, worker);
+    }
+}
+
+void worker_repair(struct sim *sim, struct worker *worker)
+{
+    for (uint64_t i = 0; i < (uint64_t)sim->options.gpus; i++) {
+        repaired(sim, (uint64_t)worker->index, i, NULL);
+    }
+}
+
+void worker_break_gpu(struct sim *sim, struct worker *worker)
+{
+    uint32_t gpu = (uint32_t)sim_roll(sim, (uint64_t)sim->options.gpus);
+    if (worker->broken[gpu]) {
+        return;
+    }
+    sim_trace(sim, "%s: accelerator %u breaks", worker->name, gpu);
+    worker->broken[gpu] = true;
+    for (size_t i = 0; i < worker->part_count; i++) {
+        const struct part *part = &worker->parts[i];
+        struct gang *gang = gang_find(sim, part->job, part->epoch);
+        for (size_t g = 0; gang != NULL && part->phase == 2 && g < part->gpu_count; g++) {
+            if (part->gpus[g] == gpu) {
+                gang_rank_exit(sim, gang, part->rank_first + (uint32_t)g, -1, 9);
+                break;
+            }
+        }
+    }
+    reconnect(sim, worker);
+    sim_after(sim, sim_between(sim, 20000, 400000), repaired, (uint64_t)worker->index, gpu, NULL);
 }
