@@ -56,8 +56,10 @@ static const struct yaml_item *place_of(const struct yaml_item *map, const char 
     return item != NULL ? item : map;
 }
 
-static int derive_length(struct train_spec *t, const struct yaml_item *train, struct err *err)
+static int derive_length(struct train_spec *t, const struct yaml_item *train, uint64_t ranks,
+                         struct err *err)
 {
+    uint64_t ways = ranks / t->pipeline;
     const struct yaml_item *steps = yaml_get(train, "steps");
     const struct yaml_item *tokens = yaml_get(train, "tokens");
     if (steps != NULL && tokens != NULL) {
@@ -68,7 +70,7 @@ static int derive_length(struct train_spec *t, const struct yaml_item *train, st
                            "'steps' is missing (allowed: steps, or tokens such as 14.8T)");
     }
     const struct yaml_item *schedule = yaml_get(train, "schedule");
-    TRY(schedule != NULL ? schedule_spec_read(schedule, t, err) : 0);
+    TRY(schedule != NULL ? schedule_spec_read(schedule, t, (ways > 0 ? ways : 1) * t->micro_batch, err) : 0);
     if (!schedule_length(t, tokens != NULL ? UINT64_MAX : t->steps,
                          tokens != NULL ? t->tokens : UINT64_MAX, &t->steps, &t->tokens) ||
         t->steps > JOBSPEC_STEPS_MAX || t->tokens > 2 * JOBSPEC_TOKENS_MAX) {
@@ -83,7 +85,7 @@ static int derive_train(struct jobspec *spec, const struct yaml_item *train, str
 {
     struct train_spec *t = &spec->train;
     const struct yaml_item *recipe = yaml_get(train, "recipe");
-    TRY(derive_length(t, train, err));
+    TRY(derive_length(t, train, jobspec_world_size(spec, spec->nodes_min), err));
     t->recipe = recipe_of(t->precision);
     TRY(recipe != NULL ? recipe_read(recipe, &t->recipe, err) : 0);
     if (t->optimizer.lr_min < 0) {

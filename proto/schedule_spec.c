@@ -196,7 +196,7 @@ static int read_contexts(const struct yaml_item *item, void *place, struct err *
 
 #define V3_TOKENS      14800000000000u
 #define V3_RAMP_FACTOR 5 /* 3072 to 15360 sequences */
-#define V3_RAMP_FINE   8 /* by 384, where the batch divides so: nearly a straight line */
+#define V3_RAMP_FINE   8 /* by 384, nearly a straight line; fewer where the ranks want more at once */
 
 static uint64_t share(uint64_t tokens, uint64_t point)
 {
@@ -204,7 +204,7 @@ static uint64_t share(uint64_t tokens, uint64_t point)
     return (uint64_t)(product / V3_TOKENS);
 }
 
-static void set_published(struct schedule_spec *s, const struct train_spec *t)
+static void set_published(struct schedule_spec *s, const struct train_spec *t, uint64_t unit)
 {
     uint64_t tokens = t->tokens;
     *s = (struct schedule_spec){
@@ -218,11 +218,12 @@ static void set_published(struct schedule_spec *s, const struct train_spec *t)
         .mtp_lambda_then = t->mtp_lambda / 3,
     };
     uint64_t ramp = share(tokens, 469000000000u);
-    if (t->global_batch % V3_RAMP_FACTOR == 0 && ramp > 0) {
-        bool fine = t->global_batch % (V3_RAMP_FACTOR * V3_RAMP_FINE) == 0;
-        s->batch.from = t->global_batch / V3_RAMP_FACTOR;
-        s->batch.increment = fine ? s->batch.from / V3_RAMP_FINE : s->batch.from;
-        s->batch.until = ramp;
+    for (uint64_t n = V3_RAMP_FINE; n >= 1 && ramp > 0 && s->batch.from == 0; n /= 2) {
+        if (t->global_batch % (V3_RAMP_FACTOR * n * unit) == 0) {
+            s->batch.from = t->global_batch / V3_RAMP_FACTOR;
+            s->batch.increment = s->batch.from / (uint32_t)n;
+            s->batch.until = ramp;
+        }
     }
 }
 
@@ -289,7 +290,8 @@ static int check_contexts(const struct yaml_item *map, const struct train_spec *
     return 0;
 }
 
-int schedule_spec_read(const struct yaml_item *item, struct train_spec *t, struct err *err)
+int schedule_spec_read(const struct yaml_item *item, struct train_spec *t, uint64_t unit,
+                       struct err *err)
 {
     struct schedule_spec *s = &t->plan;
     const struct yaml_item *preset =
@@ -301,7 +303,7 @@ int schedule_spec_read(const struct yaml_item *item, struct train_spec *t, struc
                                "its points are shares of the run's tokens (give train.tokens "
                                "instead of steps)");
         }
-        set_published(s, t);
+        set_published(s, t, unit);
     }
     if (item->kind == YAML_ITEM_SCALAR) {
         return check_batch(item, t, err);

@@ -37,8 +37,10 @@ struct schedule_spec {
 };
 
 /* Reads train.schedule, a map or the name of a preset, and checks it; t has all other values but
- * steps and tokens of a run whose length is still to be derived. */
-int schedule_spec_read(const struct yaml_item *item, struct train_spec *t, struct err *err);
+ * steps and tokens of a run whose length is still to be derived. unit: what the batches of a preset
+ * are multiples of; without one that fits it has no ramp. */
+int schedule_spec_read(const struct yaml_item *item, struct train_spec *t, uint64_t unit,
+                       struct err *err);
 /* {"constant_until": 1000, ...}: the keys that are set; presets come out as what they stand for. */
 void schedule_spec_json(struct buf *out, const struct schedule_spec *s);
 

@@ -106,20 +106,24 @@ static int check_end(const struct shards *s, const struct reshard_run *run,
     return 0;
 }
 
-static int read_tensor(const struct shards *s, const struct ckpt_tensor *t,
+/* name: of what is saved. */
+static int read_tensor(const struct shards *s, const struct ckpt_tensor *t, const char *name,
                        const struct op_table *op, float *scratch, struct err *err)
 {
     struct reshard_copy *copies = NULL;
     size_t count = 0;
-    const struct reshard_run *any = reshard_map_first(&s->map, t->name);
+    const struct reshard_run *any = reshard_map_first(&s->map, name);
+    if (any == NULL && t->optional) {
+        return 0;
+    }
     if (any != NULL) {
         const struct safetensors *file = &s->file[any->file];
         TRY(check_tensor(file, &file->tensors[any->index], any->whole, t, err));
     }
-    int rc = reshard_map_find(&s->map, t->name, t->first, t->count, &copies, &count, NULL);
+    int rc = reshard_map_find(&s->map, name, t->first, t->count, &copies, &count, NULL);
     if (rc != 0) {
         return err_set(err, ERR_CORRUPT, "tensor %s, or a part of it, is in none of the %zu shards",
-                       t->name, s->count);
+                       name, s->count);
     }
     for (size_t i = 0; i < count && rc == 0; i++) {
         const struct reshard_copy *c = &copies[i];
@@ -139,8 +143,8 @@ static int read_tensor(const struct shards *s, const struct ckpt_tensor *t,
     return rc;
 }
 
-static int read_tensors(const struct shards *s, const struct ckpt_tensors *tensors, bool moments,
-                        const struct op_table *op, struct err *err)
+static int read_tensors(const struct shards *s, const struct ckpt_tensors *tensors,
+                        enum ckpt_content content, const struct op_table *op, struct err *err)
 {
     size_t largest = 0;
     for (size_t i = 0; i < tensors->count; i++) {
@@ -149,8 +153,12 @@ static int read_tensors(const struct shards *s, const struct ckpt_tensors *tenso
     float *scratch = mem_alloc_array(largest, sizeof *scratch);
     int rc = 0;
     for (size_t i = 0; i < tensors->count && rc == 0; i++) {
-        if (moments || !tensors->item[i].moment) {
-            rc = read_tensor(s, &tensors->item[i], op, scratch, err);
+        const struct ckpt_tensor *t = &tensors->item[i];
+        char name[sizeof t->name + sizeof CKPT_EMA_PREFIX];
+        bool average = content == CKPT_EMA && !t->moment && !t->host; /* router biases have none */
+        snprintf(name, sizeof name, "%s%s", average ? CKPT_EMA_PREFIX : "", t->name);
+        if (content == CKPT_ALL || !t->moment) {
+            rc = read_tensor(s, t, name, op, scratch, err);
         }
     }
     free(scratch);
@@ -220,14 +228,29 @@ static void read_threads(const struct shards *s, uint32_t rank, struct ckpt_fact
     json_decref(metadata);
 }
 
+static int check_average(const struct shards *s, struct err *err)
+{
+    for (size_t i = 0; i < s->map.count; i++) {
+        if (strncmp(s->map.run[i].name, CKPT_EMA_PREFIX, strlen(CKPT_EMA_PREFIX)) == 0) {
+            return 0;
+        }
+    }
+    return err_set(err, ERR_CONFIG,
+                   "it holds no moving average of the weights (its run had no train.ema; leave "
+                   "--ema out)");
+}
+
 static int load_here(const struct manifest *m, const char *dir, const struct ckpt_tensors *tensors,
-                     bool moments, uint64_t expected, const struct op_table *op, uint32_t rank,
+                     enum ckpt_content content, uint64_t expected, const struct op_table *op, uint32_t rank,
                      struct ckpt_facts *facts, struct err *err)
 {
     struct shards s = {0};
     int rc = open_shards(&s, m, dir, err);
     if (rc == 0) {
-        rc = read_tensors(&s, tensors, moments, op, err);
+        rc = content == CKPT_EMA ? check_average(&s, err) : 0;
+    }
+    if (rc == 0) {
+        rc = read_tensors(&s, tensors, content, op, err);
     }
     uint64_t found = rc == 0 ? count_found(&s) : expected;
     if (found != expected) {
@@ -261,13 +284,13 @@ int ckpt_load(const char *dir, enum ckpt_content content, const struct ckpt_tens
         rc = check_files(&m, dir, world, err);
     }
     TRY_GOTO(agree(world, as_corrupt(rc, err), "checkpoint", err), out);
-    bool moments = content == CKPT_ALL && !facts->weights_only;
+    content = facts->weights_only && content == CKPT_ALL ? CKPT_WEIGHTS : content;
     TRY_GOTO(count_tensors(tensors, world, &expected, err), out);
-    rc = load_here(&m, dir, tensors, moments, expected, op, world->rank, facts, err);
+    rc = load_here(&m, dir, tensors, content, expected, op, world->rank, facts, err);
     if (rc != 0) {
         err_wrap(err, "%s", dir);
     }
-    rc = agree(world, as_corrupt(rc, err), "checkpoint", err);
+    rc = agree(world, rc == ERR_CONFIG ? rc : as_corrupt(rc, err), "checkpoint", err);
 out:
     manifest_fini(&m);
     return rc;

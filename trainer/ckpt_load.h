@@ -13,6 +13,7 @@
 enum ckpt_content {
     CKPT_ALL,     /* what there is: of a checkpoint of weights alone the moments stay as they are */
     CKPT_WEIGHTS, /* the moments stay as they are, also when they are there */
+    CKPT_EMA,     /* the weights' moving average as the weights; ERR_CONFIG when there is none */
 };
 
 /* world: all ranks. Fills the tensors and *facts, which the caller ends

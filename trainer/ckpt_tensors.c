@@ -82,6 +82,8 @@ static void add_moment(struct ckpt_tensors *t, const struct param *p, const stru
     struct ckpt_tensor *x = add(t, p, part->state[state], owned);
     snprintf(x->name, sizeof x->name, CKPT_MOMENT_PREFIX "%s.%s", optim_state_name(state), p->name);
     x->moment = true;
+    x->host = state == OPTIM_EMA;
+    x->optional = state == OPTIM_EMA;
     x->first = part->first;
     x->count = part->count;
 }
@@ -114,7 +116,7 @@ void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
     }
     for (size_t i = 0; i < optim->parts; i++) {
         const struct optim_part *part = &optim->part[i];
-        for (int s = 0; s < OPTIM_STATES; s++) {
+        for (int s = 0; s < OPTIM_STATES && part->state[s] != NULL; s++) {
             add_moment(t, &optim->params[part->param], part, (enum optim_state)s,
                        parted || owned[part->param]);
         }

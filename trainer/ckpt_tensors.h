@@ -20,6 +20,7 @@ struct ckpt_tensor {
     bool owned;     /* this rank writes it */
     bool host;      /* data is host memory, not the back end's */
     bool moment;    /* of the optimiser */
+    bool optional;  /* a checkpoint may do without: a run that kept no moving average */
     uint64_t first; /* element of the tensor that data begins with */
     size_t count;
     float *data; /* borrowed */
@@ -29,6 +30,7 @@ struct ckpt_tensors {
     size_t count;
 };
 #define CKPT_MOMENT_PREFIX "optimizer."
+#define CKPT_EMA_PREFIX    "optimizer.ema."
 
 static inline bool ckpt_tensor_is_whole(const struct ckpt_tensor *t)
 {

@@ -64,6 +64,7 @@ static int open_all(struct eval *e, const struct eval_options *o, struct err *er
     }
     e->used = o->batches > 0 && o->batches < e->windows ? o->batches : e->windows;
     TRY(model_text_open(&e->text, &e->m, o->ckpt, o->tokenizer, err));
+    e->m.ema = o->ema;
     return model_open_weights(&e->m, o->ckpt, op_cpu(model_open_threads()),
                               precision_of(&e->m.facts), e->length, err);
 }

@@ -14,6 +14,7 @@ struct eval_options {
     uint64_t batches;         /* windows; 0: all */
     uint32_t sequence_length; /* 0: as in training */
     bool json;
+    bool ema; /* the weights' moving average */
 };
 
 /* Prints the result. */

@@ -325,6 +325,7 @@ int eval_jsonl(const struct eval_options *o, struct err *err)
     TRY_GOTO(model_open_facts(&m, o->ckpt, o->model, err), out);
     TRY_GOTO(model_text_open(&e.text, &m, o->ckpt, o->tokenizer, err), out);
     TRY_GOTO(model_text_check(&e.text, o->ckpt, err), out);
+    m.ema = o->ema;
     TRY_GOTO(model_open_weights(&m, o->ckpt, op, PRECISION_FP32,
                                 1 + m.config.num_nextn_predict_layers, err),
              out);

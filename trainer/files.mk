@@ -48,6 +48,7 @@ TRAINER_SRC += trainer/hf_source.c
 TRAINER_SRC += trainer/hf_import.c
 TRAINER_SRC += trainer/hf_plan.c
 TRAINER_SRC += trainer/hf_encode.c
+TRAINER_SRC += trainer/hf_average.c
 TRAINER_SRC += trainer/hf_write.c
 TRAINER_SRC += trainer/hf_tokenizer.c
 TRAINER_SRC += trainer/hf_metrics.c

@@ -226,6 +226,7 @@ int generate(const struct generate_options *o, struct err *err)
     TRY_GOTO(model_text_open(&text, &m, o->ckpt, o->tokenizer, err), out);
     TRY_GOTO(encode(&m, &text, o, &prompt, err), out);
     /* the model itself computes nothing here: the shortest sequence will do */
+    m.ema = o->ema;
     TRY_GOTO(model_open_weights(&m, o->ckpt, op, PRECISION_FP32,
                                 1 + m.config.num_nextn_predict_layers, err),
              out);

@@ -18,6 +18,7 @@ struct generate_options {
     uint64_t tokens;        /* new ones, at most */
     struct chooser chooser;
     bool speculate;
+    bool ema; /* the weights' moving average */
 };
 
 /* Writes the text to stdout as it comes, then the speed to stderr. */

@@ -258,7 +258,8 @@ static int run(struct export *e, struct err *err)
     tensor_list_init(&e->tensors, &e->config);
     hf_plan_init(&e->plan, &e->tensors, &e->config, e->o->dtype, e->o->shard_bytes);
     TRY(write_small_files(e, err)); /* first: what is wrong with them shows at once */
-    TRY(hf_write_tensors(&e->manifest, e->o->ckpt_dir, &e->tensors, &e->plan, &e->out, err));
+    TRY(hf_write_tensors(&e->manifest, e->o->ckpt_dir, e->o->ema, &e->tensors, &e->plan, &e->out,
+                         err));
     return out_folder_commit(&e->out, err);
 }
 

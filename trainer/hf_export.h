@@ -4,6 +4,7 @@
 #ifndef TRAINER_HF_EXPORT_H
 #define TRAINER_HF_EXPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/err.h"
@@ -13,6 +14,7 @@ struct export_options { /* all borrowed */
     const char *ckpt_dir, *hf_dir;
     enum export_dtype dtype;
     uint64_t shard_bytes;
+    bool ema;              /* the weights' moving average */
     const char *config;    /* config.json of a checkpoint that does not hold its own; or NULL */
     const char *tokenizer; /* tokenizer.json or a folder with one, "bytes", "none"; NULL: the run's
                             */

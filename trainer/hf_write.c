@@ -13,6 +13,7 @@
 #include "trainer/ckpt_tensors.h"
 #include "trainer/digest.h"
 #include "trainer/fp8.h"
+#include "trainer/hf_average.h"
 #include "trainer/hf_encode.h"
 #include "trainer/progress.h"
 #include "trainer/reshard.h"
@@ -29,6 +30,7 @@ struct writer {
     void *coded;   /* owned; and as they are written */
     float *scales; /* owned; of a row of blocks */
     uint64_t read_bytes, all_bytes;
+    struct hf_average *average; /* borrowed; NULL: the weights themselves are exported */
     /* the shard at hand */
     struct safetensors shard;
     struct digest digest;
@@ -59,6 +61,15 @@ static int skip(struct writer *w, uint64_t bytes, struct err *err)
     }
     free(chunk);
     return rc;
+}
+
+/* The weights' moving average in place of the next bytes. A router's bias has none: it is as it is.
+ */
+static int read_average(struct writer *w, const struct tensor *t, uint64_t first, size_t count,
+                        struct err *err)
+{
+    TRY(hf_average_read(w->average, t->name, t->kind == TENSOR_BIAS, first, count, w->band, err));
+    return out_folder_interrupted(w->out, err);
 }
 
 /* ---- writing */
@@ -176,13 +187,22 @@ static int write_band(struct writer *w, const struct hf_item *i, struct band b, 
     return rc;
 }
 
+static int read_band(struct writer *w, const struct tensor *t, struct band b, struct err *err)
+{
+    size_t count = (size_t)b.rows * b.cols;
+    if (w->average != NULL) {
+        return read_average(w, t, (uint64_t)b.row * b.cols, count, err);
+    }
+    return read_next(w, w->band, count * sizeof *w->band, err);
+}
+
 static int export_tensor(struct writer *w, const struct tensor *t, struct err *err)
 {
     uint32_t rows = t->is_vector ? 1 : t->rows;
     struct band b = {.cols = t->is_vector ? t->rows : t->cols};
     for (; b.row < rows; b.row += b.rows) {
         b.rows = rows - b.row < FP8_TILE ? rows - b.row : FP8_TILE;
-        TRY(read_next(w, w->band, (size_t)b.rows * b.cols * sizeof *w->band, err));
+        TRY(read_band(w, t, b, err));
         for (const struct hf_item *i = w->plan->first[t - w->tensors->item]; i != NULL;
              i = i->again) {
             TRY(write_band(w, i, b, err));
@@ -343,18 +363,42 @@ static int check_all_seen(const struct writer *w, const struct manifest *manifes
     return 0;
 }
 
-int hf_write_tensors(const struct manifest *manifest, const char *ckpt_dir,
+static int export_average(struct writer *w, const struct manifest *manifest, const char *dir,
+                          struct err *err)
+{
+    struct hf_average average;
+    int rc = hf_average_open(&average, manifest, dir, err);
+    w->average = &average;
+    w->shard.path = (char *)dir; /* for messages */
+    for (size_t i = 0; i < w->tensors->count && rc == 0; i++) {
+        rc = export_tensor(w, &w->tensors->item[i], err);
+    }
+    w->shard.path = NULL;
+    hf_average_close(&average);
+    return rc;
+}
+
+static int export_weights(struct writer *w, const struct manifest *manifest, const char *dir,
+                          struct err *err)
+{
+    for (uint32_t i = 0; i < manifest->world_size; i++) {
+        TRY(take_shard(w, dir, &manifest->shards[i], err));
+    }
+    return check_all_seen(w, manifest, dir, err);
+}
+
+int hf_write_tensors(const struct manifest *manifest, const char *ckpt_dir, bool ema,
                      const struct tensor_list *tensors, const struct hf_plan *plan,
                      const struct out_folder *out, struct err *err)
 {
     struct writer w = {.tensors = tensors, .plan = plan, .out = out};
     allocate(&w, manifest);
     int rc = create_files(&w, err);
-    for (uint32_t i = 0; i < manifest->world_size && rc == 0; i++) {
-        rc = take_shard(&w, ckpt_dir, &manifest->shards[i], err);
+    if (rc == 0) {
+        rc = ema ? export_average(&w, manifest, ckpt_dir, err)
+                 : export_weights(&w, manifest, ckpt_dir, err);
     }
     progress_clear();
-    rc = rc == 0 ? check_all_seen(&w, manifest, ckpt_dir, err) : rc;
     rc = rc == 0 ? fsync_files(&w, err) : rc;
     free(w.seen);
     free(w.band);

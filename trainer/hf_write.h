@@ -4,6 +4,8 @@
 #ifndef TRAINER_HF_WRITE_H
 #define TRAINER_HF_WRITE_H
 
+#include <stdbool.h>
+
 #include "lib/err.h"
 #include "proto/manifest.h"
 #include "trainer/hf_plan.h"
@@ -13,7 +15,9 @@
 /* Into out->tmp, durably. ERR_CORRUPT names the shard, and the tensor if it is about one: another
  * size or digest than the manifest's, a tensor that is missing, twice there, of another shape or
  * dtype than the model's, unknown, or not finite. */
-int hf_write_tensors(const struct manifest *manifest, const char *ckpt_dir,
+/* ema: the weights' moving average in their place, gathered from wherever its parts are;
+ * ERR_CONFIG when the checkpoint has none. */
+int hf_write_tensors(const struct manifest *manifest, const char *ckpt_dir, bool ema,
                      const struct tensor_list *tensors, const struct hf_plan *plan,
                      const struct out_folder *out, struct err *err);
 

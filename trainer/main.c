@@ -1,6 +1,7 @@
 /* dstrain: command line -> one of its sub-commands -> exit status. */
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,11 +13,13 @@
 #include "trainer/inspect.h"
 #include "trainer/main.h"
 #include "trainer/run.h"
+#include "trainer/schedule.h"
+#include "trainer/spec_file.h"
 
 static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
-    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
+    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]... [--dry-run]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
@@ -45,6 +48,8 @@ static const char help_run[] =
     "                       when there is none), or from this one; on any number of ranks\n"
     "  --set KEY=VALUE      override a value of the job file, such as train.steps=10;\n"
     "                       repeatable\n"
+    "  --dry-run            checks the job file and the model, prints the run's schedule as a\n"
+    "                       table (a line where something begins or ends), trains nothing\n"
     "\n"
     "OMP_NUM_THREADS: threads of a rank; default: the cores shared out among the ranks.\n"
     "Results are reproducible to the bit for one number of ranks and threads.\n"
@@ -91,7 +96,8 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
     static const struct option options[] = {
         {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
         {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
-        {"help", no_argument, NULL, 'h'},         {0}};
+        {"dry-run", no_argument, NULL, 'd'},      {"help", no_argument, NULL, 'h'},
+        {0}};
     uint64_t ranks = 0;
     int c;
     *run = (struct run_options){.set = set};
@@ -112,6 +118,9 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
         case 's':
             set[run->set_count++] = optarg;
             break;
+        case 'd':
+            run->dry_run = true;
+            break;
         case 'h':
             fputs(help_run, stdout);
             return 0;
@@ -127,6 +136,22 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
     return -1;
 }
 
+/* What the job file comes to, without running it. */
+static int dry_run(const struct run_options *run, struct err *err)
+{
+    struct jobspec spec = {0};
+    struct model_config config;
+    TRY(spec_file_load(&spec, &config, run->spec_path, run->set, run->set_count, err));
+    char *table = schedule_table(&spec.train);
+    printf("%s: %" PRIu64 " parameters, %" PRIu64 " active, and %" PRIu64
+           " of MTP modules; %" PRIu64 " steps, %" PRIu64 " tokens\n%s",
+           spec.name, model_config_params_total(&config), model_config_params_active(&config),
+           model_config_params_mtp(&config), spec.train.steps, spec.train.tokens, table);
+    free(table);
+    jobspec_fini(&spec);
+    return 0;
+}
+
 static int main_run(int argc, char **argv)
 {
     struct run_options run;
@@ -134,7 +159,10 @@ static int main_run(int argc, char **argv)
     const char **set = mem_alloc_array((size_t)argc, sizeof *set);
     int status = parse_run(&run, set, argc, argv);
     int rc = 0;
-    if (status < 0 && run_is_rank()) {
+    if (status < 0 && run.dry_run) {
+        rc = dry_run(&run, &err);
+        status = rc == 0 ? 0 : run_exit_status(rc);
+    } else if (status < 0 && run_is_rank()) {
         rc = run_rank(&run, &err);
         status = run_exit_status(rc);
     } else if (status < 0) {

@@ -22,6 +22,7 @@ static const char help[] =
     "  --model FILE         config.json, for a checkpoint from before they held their own\n"
     "  --tokenizer WHICH    a tokenizer.json, a folder with one, or bytes; default: as of\n"
     "                       dstrain generate\n"
+    "  --ema                the weights' moving average (train.ema), not the weights\n"
     "  --json               one JSON object instead of key=value\n"
     "\n"
     "FILE.jsonl: questions, one a line, scored in FP32 by log-likelihood as\n"
@@ -49,6 +50,7 @@ static int parse(struct eval_options *o, int argc, char **argv)
                                             {"model", required_argument, NULL, 'm'},
                                             {"tokenizer", required_argument, NULL, 't'},
                                             {"json", no_argument, NULL, 'j'},
+                                            {"ema", no_argument, NULL, 'e'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     uint64_t length = 0;
@@ -74,6 +76,9 @@ static int parse(struct eval_options *o, int argc, char **argv)
             break;
         case 'm':
             o->model = optarg;
+            break;
+        case 'e':
+            o->ema = true;
             break;
         case 'j':
             o->json = true;

@@ -30,6 +30,7 @@ static const char help[] =
     "  --speculate          guesses a token ahead with the MTP module: the same text in fewer\n"
     "                       passes; also says how many guesses were right. Where\n"
     "                       they do not pay it makes none for a while\n"
+    "  --ema                with the weights' moving average (train.ema), not the weights\n"
     "  --model FILE         config.json, for a checkpoint from before they held their own\n"
     "\n"
     "OMP_NUM_THREADS: threads; default: all cores. The text does not depend on it.\n";
@@ -53,6 +54,7 @@ static int parse(struct generate_options *o, int argc, char **argv)
                                             {"seed", required_argument, NULL, 's'},
                                             {"speculate", no_argument, NULL, 'S'},
                                             {"model", required_argument, NULL, 'm'},
+                                            {"ema", no_argument, NULL, 'e'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     int c;
@@ -92,6 +94,9 @@ static int parse(struct generate_options *o, int argc, char **argv)
             break;
         case 'm':
             o->model = optarg;
+            break;
+        case 'e':
+            o->ema = true;
             break;
         case 'h':
             fputs(help, stdout);

@@ -34,6 +34,7 @@ static const char help_export[] =
     "  --facts FILE         what `dsctl job show ID -o json` printed: GPU-hours and cost for\n"
     "                       the card\n"
     "  --metrics FILE       metrics.jsonl: losses for the card; default: the run's own\n"
+    "  --ema                the weights' moving average (train.ema), not the weights\n"
     "  --model FILE         config.json, for a checkpoint from before they held their own\n";
 
 static const char help_import[] =
@@ -81,6 +82,7 @@ static int parse_export(struct export_options *o, int argc, char **argv)
                                             {"facts", required_argument, NULL, 'F'},
                                             {"metrics", required_argument, NULL, 'm'},
                                             {"model", required_argument, NULL, 'c'},
+                                            {"ema", no_argument, NULL, 'e'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     static const char *const dtypes[] = {
@@ -121,6 +123,9 @@ static int parse_export(struct export_options *o, int argc, char **argv)
             break;
         case 'c':
             o->config = optarg;
+            break;
+        case 'e':
+            o->ema = true;
             break;
         case 'h':
             fputs(help_export, stdout);

@@ -100,7 +100,7 @@ static int load(struct open_model *o, const char *dir, const struct op_table *op
     struct param *params = model_params(o->model, &count);
     optim_init(&optim, op, params, count, NULL, 0);
     ckpt_tensors_init(&tensors, &optim, router, routers, &o->mesh, false);
-    int rc = ckpt_load(dir, CKPT_WEIGHTS, &tensors, op, o->self, &again, err);
+    int rc = ckpt_load(dir, o->ema ? CKPT_EMA : CKPT_WEIGHTS, &tensors, op, o->self, &again, err);
     ckpt_facts_fini(&again);
     ckpt_tensors_fini(&tensors);
     optim_fini(&optim);

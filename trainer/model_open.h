@@ -15,6 +15,7 @@ struct open_model {
     struct mesh mesh;
     struct comm *self;
     struct model *model;
+    bool ema; /* set it after model_open_facts: the weights' moving average is wanted */
 };
 
 /* What the checkpoint says of itself, without its tensors. config_path: config.json for a

@@ -8,7 +8,7 @@
 
 const char *optim_state_name(enum optim_state state)
 {
-    static const char *const names[OPTIM_STATES] = {[OPTIM_M] = "m", [OPTIM_V] = "v"};
+    static const char *const names[OPTIM_STATES] = {[OPTIM_M] = "m", [OPTIM_V] = "v", [OPTIM_EMA] = "ema"};
     return names[state];
 }
 
@@ -22,7 +22,7 @@ static void add_part(struct optim *o, size_t param, const float *begin, const fl
     }
     struct optim_part *part = &o->part[o->parts++];
     *part = (struct optim_part){param, (size_t)(first - p->weight), (size_t)(last - first), {0}};
-    for (int s = 0; s < OPTIM_STATES; s++) {
+    for (int s = OPTIM_M; s <= OPTIM_V; s++) {
         part->state[s] = o->op->alloc(part->count * sizeof(float));
     }
 }
@@ -45,12 +45,39 @@ void optim_init(struct optim *o, const struct op_table *op, struct param *params
     }
 }
 
+void optim_keep_ema(struct optim *o)
+{
+    for (size_t i = 0; i < o->parts; i++) {
+        struct optim_part *part = &o->part[i];
+        part->state[OPTIM_EMA] = mem_alloc_array(part->count, sizeof(float));
+        for (size_t k = 0; k < part->count; k++) {
+            part->state[OPTIM_EMA][k] = NAN;
+        }
+    }
+}
+
+/* In pieces, since the weights may be in another memory. */
+static void update_ema(const struct optim *o, const struct optim_part *part, float decay)
+{
+    enum { PIECE = 16384 };
+    float now[PIECE], *ema = part->state[OPTIM_EMA];
+    const float *weight = o->params[part->param].weight + part->first;
+    for (size_t first = 0; first < part->count; first += PIECE) {
+        size_t n = part->count - first < PIECE ? part->count - first : PIECE;
+        o->op->copy_to_host(now, weight + first, n * sizeof *now);
+        for (size_t i = 0; i < n; i++) {
+            float was = ema[first + i];
+            ema[first + i] = isnan(was) ? now[i] : was + (1.0f - decay) * (now[i] - was);
+        }
+    }
+}
+
 void optim_fini(struct optim *o)
 {
     for (size_t i = 0; i < o->parts; i++) {
-        for (int s = 0; s < OPTIM_STATES; s++) {
-            o->op->release(o->part[i].state[s]);
-        }
+        o->op->release(o->part[i].state[OPTIM_M]);
+        o->op->release(o->part[i].state[OPTIM_V]);
+        free(o->part[i].state[OPTIM_EMA]);
     }
     free(o->part);
     *o = (struct optim){0};
@@ -103,6 +130,9 @@ void optim_step(struct optim *o, const struct train_spec *spec, uint64_t step, d
             round_bf16(o->op, part->state[OPTIM_M], part->count);
             round_bf16(o->op, part->state[OPTIM_V], part->count);
         }
+        if (part->state[OPTIM_EMA] != NULL) {
+            update_ema(o, part, (float)spec->ema);
+        }
     }
 }
 
@@ -110,7 +140,9 @@ size_t optim_bytes(const struct optim *o)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < o->parts; i++) {
-        bytes += OPTIM_STATES * o->part[i].count * sizeof(float);
+        for (int s = 0; s < OPTIM_STATES; s++) {
+            bytes += o->part[i].state[s] != NULL ? o->part[i].count * sizeof(float) : 0;
+        }
     }
     return bytes;
 }

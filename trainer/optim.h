@@ -16,14 +16,17 @@
 #include "trainer/model.h"
 #include "trainer/op.h"
 
-enum optim_state { OPTIM_M, OPTIM_V, OPTIM_STATES }; /* first and second moment */
-/* "m", "v": in a checkpoint it is optimizer.<name>.<parameter>. */
+/* First and second moment, and, where train.ema is set, the weights' moving average, in FP32 and in
+ * host memory: ema += (1 - decay) (weight - ema) after each step, from the weight after the first
+ * one on. NAN: there is none yet. */
+enum optim_state { OPTIM_M, OPTIM_V, OPTIM_EMA, OPTIM_STATES };
+/* "m", "v", "ema": in a checkpoint it is optimizer.<name>.<parameter>. */
 const char *optim_state_name(enum optim_state state);
 
 /* Consecutive elements of one parameter whose state is here. */
 struct optim_part {
     size_t param, first, count;
-    float *state[OPTIM_STATES]; /* owned; [count] each, FP32, back-end memory */
+    float *state[OPTIM_STATES]; /* owned; [count] each, FP32, back-end memory; EMA may be NULL */
 };
 struct optim {
     const struct op_table *op; /* borrowed */
@@ -40,6 +43,8 @@ struct optim_window {
 /* windows NULL: all elements. Copies (param.copy) have no state here. */
 void optim_init(struct optim *o, const struct op_table *op, struct param *params, size_t count,
                 const struct optim_window *windows, size_t window_count);
+/* Makes room for the moving average. */
+void optim_keep_ema(struct optim *o);
 void optim_fini(struct optim *o);
 /* Whether weight decay applies: not to the groups of optimizer.no_decay. */
 bool optim_decays(const struct train_spec *spec, const struct param *p);

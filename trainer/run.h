@@ -15,6 +15,7 @@ struct run_options { /* all borrowed */
     size_t set_count;
     uint32_t ranks;     /* 0: nodes x gpus_per_node of the spec */
     const char *out;    /* NULL: ./runs/<name> */
+    bool dry_run;       /* says what would be run */
     const char *resume; /* NULL, "auto" or a checkpoint folder */
 };
 

@@ -247,6 +247,9 @@ static int setup(struct train *t, struct err *err)
     zero_init(&t->zero, t->model, t->spec->zero > 0, o->batch, o->data);
     zero_windows(&t->zero, windows);
     optim_init(&t->optim, o->op, t->params, t->param_count, windows, 2);
+    if (t->spec->ema > 0) {
+        optim_keep_ema(&t->optim);
+    }
     ckpt_tensors_init(&t->tensors, &t->optim, t->routers, t->router_count, o->mesh, t->zero.parted);
     t->saver = ckpt_saver_create(&t->tensors, o->op, o->ckpt_dir, o->mesh->rank, o->mesh->world,
                                  o->threads, shard_durable, t);

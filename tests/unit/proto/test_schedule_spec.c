@@ -80,6 +80,18 @@ static void test_preset(void **state)
     assert_int_equal(x->batch.increment, 1);
     assert_int_equal(x->batch.until, 46900);
     jobspec_fini(&s);
+    /* in steps that the ranks can share */
+    const char *const sets[][2] = {{"train.micro_batch=4", "train.global_batch=80"},
+                                   {"train.micro_batch=3", "train.global_batch=80"}};
+    const uint32_t wanted[][2] = {{16, 4}, {0, 0}};
+    for (size_t i = 0; i < 2; i++) {
+        const char *yaml = "{name: a, train: {model: m, data: {train: d}, tokens: 1M, "
+                           "global_batch: 1, schedule: deepseek-v3}}";
+        assert_int_equal(jobspec_parse(&s, yaml, strlen(yaml), "j", "/x", sets[i], 2, &err), 0);
+        assert_int_equal(s.train.plan.batch.from, wanted[i][0]);
+        assert_int_equal(s.train.plan.batch.increment, wanted[i][1]);
+        jobspec_fini(&s);
+    }
 }
 
 /* What is wrong is refused at its place, with what is allowed. */
