@@ -70,7 +70,9 @@ static int derive_length(struct train_spec *t, const struct yaml_item *train, ui
                            "'steps' is missing (allowed: steps, or tokens such as 14.8T)");
     }
     const struct yaml_item *schedule = yaml_get(train, "schedule");
-    TRY(schedule != NULL ? schedule_spec_read(schedule, t, (ways > 0 ? ways : 1) * t->micro_batch, err) : 0);
+    TRY(schedule != NULL
+            ? schedule_spec_read(schedule, t, (ways > 0 ? ways : 1) * t->micro_batch, err)
+            : 0);
     if (!schedule_length(t, tokens != NULL ? UINT64_MAX : t->steps,
                          tokens != NULL ? t->tokens : UINT64_MAX, &t->steps, &t->tokens) ||
         t->steps > JOBSPEC_STEPS_MAX || t->tokens > 2 * JOBSPEC_TOKENS_MAX) {

@@ -196,7 +196,9 @@ static int read_contexts(const struct yaml_item *item, void *place, struct err *
 
 #define V3_TOKENS      14800000000000u
 #define V3_RAMP_FACTOR 5 /* 3072 to 15360 sequences */
-#define V3_RAMP_FINE   8 /* by 384, nearly a straight line; fewer where the ranks want more at once */
+#define V3_RAMP_FINE                                                                               \
+    8 /* by 384, nearly a straight line; fewer where the ranks want more at once                   \
+       */
 
 static uint64_t share(uint64_t tokens, uint64_t point)
 {

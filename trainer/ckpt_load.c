@@ -241,8 +241,8 @@ static int check_average(const struct shards *s, struct err *err)
 }
 
 static int load_here(const struct manifest *m, const char *dir, const struct ckpt_tensors *tensors,
-                     enum ckpt_content content, uint64_t expected, const struct op_table *op, uint32_t rank,
-                     struct ckpt_facts *facts, struct err *err)
+                     enum ckpt_content content, uint64_t expected, const struct op_table *op,
+                     uint32_t rank, struct ckpt_facts *facts, struct err *err)
 {
     struct shards s = {0};
     int rc = open_shards(&s, m, dir, err);

@@ -42,7 +42,7 @@ static int map_average(struct hf_average *a, struct err *err)
 }
 
 int hf_average_open(struct hf_average *a, const struct manifest *manifest, const char *dir,
-                        struct err *err)
+                    struct err *err)
 {
     *a = (struct hf_average){0};
     TRY(manifest_verify(manifest, dir, 1, err));

@@ -19,7 +19,8 @@
 static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
-    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]... [--dry-run]\n"
+    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]... "
+    "[--dry-run]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
@@ -93,11 +94,13 @@ bool main_parse_u64(const char *text, uint64_t max, uint64_t *value)
 /* Fills *run; set has room for argc items. -1: go on, else the exit status. */
 static int parse_run(struct run_options *run, const char **set, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
-        {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
-        {"dry-run", no_argument, NULL, 'd'},      {"help", no_argument, NULL, 'h'},
-        {0}};
+    static const struct option options[] = {{"ranks", required_argument, NULL, 'r'},
+                                            {"out", required_argument, NULL, 'o'},
+                                            {"resume", required_argument, NULL, 'R'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"dry-run", no_argument, NULL, 'd'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     uint64_t ranks = 0;
     int c;
     *run = (struct run_options){.set = set};

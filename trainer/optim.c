@@ -8,7 +8,8 @@
 
 const char *optim_state_name(enum optim_state state)
 {
-    static const char *const names[OPTIM_STATES] = {[OPTIM_M] = "m", [OPTIM_V] = "v", [OPTIM_EMA] = "ema"};
+    static const char *const names[OPTIM_STATES] = {
+        [OPTIM_M] = "m", [OPTIM_V] = "v", [OPTIM_EMA] = "ema"};
     return names[state];
 }
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -118,7 +119,8 @@ def run(out, group, seed, item, data, threads):
     done = os.path.join(folder, "seconds")
     if os.path.exists(done):
         return folder
-    os.makedirs(folder, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what was begun and not finished
+    os.makedirs(folder)
     with open(os.path.join(folder, "job.yaml"), "w") as f:
         json.dump(job_of(spec, model, data, seed, folder), f)
     command = [f"{BIN}/dstrain", "run", os.path.join(folder, "job.yaml"), "--out", os.path.join(folder, "run")]
