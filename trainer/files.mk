@@ -33,6 +33,7 @@ TRAINER_SRC += trainer/ckpt_load.c
 TRAINER_SRC += trainer/report.c
 TRAINER_SRC += trainer/pipeline_schedule.c
 TRAINER_SRC += trainer/pipeline.c
+TRAINER_SRC += trainer/profile.c
 TRAINER_SRC += trainer/train.c
 TRAINER_SRC += trainer/spec_file.c
 TRAINER_SRC += trainer/run.c

@@ -21,6 +21,7 @@ static const char help[] =
     "\n"
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]... "
     "[--dry-run]\n"
+    "              [--profile]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
@@ -49,6 +50,8 @@ static const char help_run[] =
     "                       when there is none), or from this one; on any number of ranks\n"
     "  --set KEY=VALUE      override a value of the job file, such as train.steps=10;\n"
     "                       repeatable\n"
+    "  --profile            in the end, a table of where the time of a step went; the same\n"
+    "                       as DS_PROFILE=1 in the environment\n"
     "  --dry-run            checks the job file and the model, prints the run's schedule as a\n"
     "                       table (a line where something begins or ends), trains nothing\n"
     "\n"
@@ -98,6 +101,7 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
                                             {"out", required_argument, NULL, 'o'},
                                             {"resume", required_argument, NULL, 'R'},
                                             {"set", required_argument, NULL, 's'},
+                                            {"profile", no_argument, NULL, 'p'},
                                             {"dry-run", no_argument, NULL, 'd'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -120,6 +124,9 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
             break;
         case 's':
             set[run->set_count++] = optarg;
+            break;
+        case 'p':
+            setenv("DS_PROFILE", "1", 1); /* for the ranks */
             break;
         case 'd':
             run->dry_run = true;

@@ -19,6 +19,7 @@
 #include "trainer/mesh.h"
 #include "trainer/op.h"
 #include "trainer/pipeline_schedule.h"
+#include "trainer/profile.h"
 #include "trainer/spec_file.h"
 #include "trainer/train.h"
 
@@ -264,11 +265,12 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     char address[256];
     TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
     TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
+    const struct op_table *op = op_cpu((int)place->threads);
     struct train_options options = {
         .spec = spec,
         .config = config,
         .mesh = &mesh,
-        .op = op_cpu((int)place->threads),
+        .op = profile_wanted() ? profile_wrap(op) : op,
         .ckpt_dir = place->ckpt_dir,
         .resume_dir = resume_dir,
         .tb_dir = place->rank == 0 ? place->tb_dir : NULL,
@@ -282,6 +284,10 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     int rc = create_groups(&options, &mesh, &store, address, err);
     if (rc == 0) {
         rc = train_run(&options, err);
+    }
+    if (rc == 0 && place->rank == 0) {
+        log_info("peak memory of rank 0: %.1f MiB", (double)profile_memory_peak() / (1 << 20));
+        profile_print();
     }
     destroy_groups(&options);
     reporter_destroy(reporter, DRAIN_MS);

@@ -30,6 +30,7 @@
 #include "trainer/model.h"
 #include "trainer/optim.h"
 #include "trainer/pipeline.h"
+#include "trainer/profile.h"
 #include "trainer/report.h"
 #include "trainer/schedule.h"
 #include "trainer/tie.h"
@@ -482,6 +483,7 @@ static void finish_report(struct train *t, struct report_step *out)
     t->stall_ms = 0;
     out->data_wait_ms = t->data_wait_ns / 1000000;
     report_step(&t->report, out);
+    profile_step(now - t->step_began_ns);
     t->step_began_ns = now;
     t->data_wait_ns = 0;
 }
