@@ -173,6 +173,9 @@ static int carry_out(struct run *r, const struct pipeline_schedule *s, struct er
             TRY(backward(r, a, &pass, err));
             break;
         case PIPELINE_W:
+#ifdef MUTANT_late_weights
+            pass.slot = 0;
+#endif
             model_weights(r->p->model, &pass);
             break;
         }

@@ -138,7 +138,11 @@ int reshard_map_find(const struct reshard_map *map, const char *name, uint64_t f
         }
         uint64_t stop = r->first + r->count < end ? r->first + r->count : end;
         mem_grow((void **)copies, &capacity, *copy_count + 1, sizeof **copies);
-        (*copies)[(*copy_count)++] = (struct reshard_copy){r, at - r->first, at - first, stop - at};
+        struct reshard_copy copy = {r, at - r->first, at - first, stop - at};
+#ifdef MUTANT_reshard_offset
+        copy.from = 0;
+#endif
+        (*copies)[(*copy_count)++] = copy;
         at = stop;
     }
     return 0;
