@@ -33,6 +33,12 @@ static void start(struct dsd *d, struct session *s, const struct effect_start *e
     m.master_addr = (char *)e->master_addr;
     m.master_port = e->master_port;
     m.checkpoint_dir = (char *)e->checkpoint_dir;
+    if (e->array_job != 0) {
+        m.has_array_job = m.has_array_index = m.has_array_size = 1;
+        m.array_job = e->array_job;
+        m.array_index = e->array_index;
+        m.array_size = e->array_size;
+    }
     if (e->resume_ckpt != 0) {
         resume.ckpt = e->resume_ckpt;
         resume.step = e->resume_step;

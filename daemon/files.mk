@@ -27,6 +27,7 @@ CORE_SRC := \
   daemon/core/sched_limit.c \
   daemon/core/sched_order.c \
   daemon/core/sched_place.c \
+  daemon/core/sched_predict.c \
   daemon/core/sched_preempt.c \
   daemon/core/share.c \
   daemon/core/share_set.c \

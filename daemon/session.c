@@ -136,6 +136,15 @@ static void checkpoint_answered(struct session *s, const struct order *o, int co
     dsd_input(s->peer->dsd, &in, NULL);
 }
 
+/* How it went says the report that follows. */
+static void stop_acknowledged(struct session *s, const struct order *o)
+{
+    struct input in = {.kind = INPUT_STOP_ACKED, .session = s->id};
+    in.u.acked.job = o->job;
+    in.u.acked.epoch = o->epoch_or_ckpt;
+    dsd_input(s->peer->dsd, &in, NULL);
+}
+
 static struct order *find_order(struct session *s, const struct frame *f)
 {
     struct order *o;
@@ -173,7 +182,12 @@ bool session_answer(struct session *s, const struct frame *f)
             start_refused(s, o, &err);
         }
         break;
-    default: /* stop and forget: the report that follows says how it went */
+    case RPC_ATTEMPT_STOP:
+        if (code == 0) {
+            stop_acknowledged(s, o);
+        }
+        break;
+    default: /* forget: the report that follows says how it went */
         break;
     }
     order_destroy(o);

@@ -144,6 +144,11 @@ static void fill_env(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
     put_threads(launch, facts->cores, ranks);
     put_u64(launch, "DS_JOB_ID", order->job);
     put_u64(launch, "DS_ATTEMPT", order->epoch);
+    if (order->has_array_job) {
+        put_u64(launch, "DS_ARRAY_JOB_ID", order->array_job);
+        put_u64(launch, "DS_ARRAY_INDEX", order->array_index);
+        put_u64(launch, "DS_ARRAY_SIZE", order->array_size);
+    }
     put_u64(launch, "DS_EPOCH", order->epoch);
     put_text(launch, "DS_JOB_NAME", order->name);
     put_text(launch, "DS_CHECKPOINT_DIR", order->checkpoint_dir);

@@ -180,6 +180,9 @@ static void order_start(struct core *core, const struct attempt_node *an)
         .master_addr = effect_list_text(list, attempt->nodes[0].node->row.addr),
         .master_port = (uint32_t)attempt->row.master_port,
         .checkpoint_dir = effect_list_text(list, dir),
+        .array_job = job->row.array_id,
+        .array_index = job->row.array_id != 0 ? (uint32_t)job->row.array_index : 0,
+        .array_size = (uint32_t)job->row.array_size,
     };
     const struct ckpt *resume = core_ckpt(core, attempt->row.resume_ckpt_id);
     if (resume != NULL && resume->row.state == CKPT_COMMITTED) {

@@ -49,6 +49,7 @@ struct core *core_create(const struct core_config *config)
     core->config = *config;
     core->next_job = 1;
     core->next_ckpt = 1;
+    core->nodes_version = 1;
     return core;
 }
 
@@ -423,9 +424,10 @@ static void schedule(struct core *core)
     core->scheduled_ms = core->now_ms;
     sched_pass(core, whole, depth, &plan);
     carry_out(core, &plan);
-    core->pass_ms = core->now_ms + (int64_t)(core->node_count / NODES_PER_PASS_MS);
+    int64_t nodes_ms = (int64_t)(core->node_count / NODES_PER_PASS_MS);
+    core->pass_ms = core->now_ms + nodes_ms;
     if (whole) {
-        core->whole_pass_ms = core->now_ms + (int64_t)(core->queue_count / JOBS_PER_PASS_MS);
+        core->whole_pass_ms = core->pass_ms + (int64_t)(core->queue_count / JOBS_PER_PASS_MS);
     }
     int64_t again_ms = core->now_ms + PASS_AGAIN_MS;
     set_alarm(core, plan.again_ms < again_ms ? plan.again_ms : again_ms);

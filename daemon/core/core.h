@@ -34,6 +34,29 @@ void core_step(struct core *core, const struct input *in);
 /* When the core wants an INPUT_TICK: absolute ms, or INT64_MAX. */
 int64_t core_deadline(const struct core *core);
 
+/* What would happen to a job that is submitted now. */
+enum core_plan_action { PLAN_START, PLAN_WAIT, PLAN_PREEMPT, PLAN_REFUSED };
+struct core_plan {
+    enum core_plan_action action;
+    int64_t start_ms;     /* expected; INT64_MAX: cannot be said */
+    int code;             /* of a refusal, ERR_* */
+    char reason[32];      /* code of the wait */
+    char text[1024];      /* the refusal, or the sentence that `job why` would say */
+    uint32_t nodes;       /* of the gang, when it starts or a start is planned */
+    uint32_t leaves;      /* leaf switches that they hang on */
+    uint32_t crossings;   /* neighbours in rank order on different ones */
+    uint64_t behind;      /* the job that goes first; 0: none */
+    uint64_t victims[16]; /* jobs that would be made to stop, the first of them */
+    uint32_t victim_count;
+    char node_names[512]; /* a,b,c +17; "" when not known */
+};
+/* Changes nothing. The submit's key is not looked at. Checks what submitting checks. */
+void core_plan_submit(struct core *core, const struct input_submit *submit, int64_t now_ms,
+                      struct core_plan *plan);
+/* When a waiting job is expected to start, with all that is ahead of it; INT64_MAX: cannot be said.
+ * For one that waits for no place (held, not yet eligible) too. */
+int64_t core_expected_start_ms(struct core *core, uint64_t job);
+
 /* Why a job waits: code and sentence with counts, into text. False when it does not wait (or is not
  * live). */
 bool core_why(const struct core *core, uint64_t job, char *code, size_t code_bytes, char *text,

@@ -29,6 +29,8 @@ struct effect_start {
     const char *master_addr;
     uint32_t master_port;
     const char *checkpoint_dir;
+    uint64_t array_job; /* 0: it is not of an array */
+    uint32_t array_index, array_size;
     uint64_t resume_ckpt, resume_step; /* 0: from scratch */
     const char *resume_path, *resume_manifest;
 };

@@ -184,10 +184,11 @@ void job_wait_waive(struct core *core, struct job *job)
     drop(core, job, NEVER);
 }
 
-bool job_wait_review(struct core *core, struct job *job, char *text, size_t text_bytes)
+/* False when something can never be met: a sentence about it in text. */
+static bool can_be_met(const struct core *core, const struct job *job, char *text,
+                       size_t text_bytes)
 {
     static const char *const wanted[] = {"start", "end", "complete", "fail"};
-    drop(core, job, MET);
     for (size_t i = 0; i < job->need_count; i++) {
         const struct dependency *need = &job->needs[i];
         if (ask(core, *need) == NEVER) {
@@ -198,6 +199,24 @@ bool job_wait_review(struct core *core, struct job *job, char *text, size_t text
         }
     }
     return true;
+}
+
+bool job_wait_review(struct core *core, struct job *job, char *text, size_t text_bytes)
+{
+    drop(core, job, MET);
+    return can_be_met(core, job, text, text_bytes);
+}
+
+bool job_wait_preview(const struct core *core, struct job *job, char *text, size_t text_bytes)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < job->need_count; i++) {
+        if (ask(core, job->needs[i]) != MET) {
+            job->needs[kept++] = job->needs[i];
+        }
+    }
+    job->need_count = kept;
+    return can_be_met(core, job, text, text_bytes);
 }
 
 void job_wait_text(const struct core *core, const struct job *job, char *text, size_t text_bytes)

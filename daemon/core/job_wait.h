@@ -17,6 +17,8 @@ void job_wait_started(struct core *core, struct job *job);
 void job_wait_ended(struct core *core, struct job *job, enum job_outcome outcome);
 /* Drops what is met; says what can never be met in text. False when there is such a thing. */
 bool job_wait_review(struct core *core, struct job *job, char *text, size_t text_bytes);
+/* The same for a job that is in no list and has no row to write. */
+bool job_wait_preview(const struct core *core, struct job *job, char *text, size_t text_bytes);
 /* Drops what can never be met. */
 void job_wait_waive(struct core *core, struct job *job);
 /* One sentence about the first thing it needs. */

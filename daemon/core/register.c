@@ -250,6 +250,7 @@ void node_register(struct core *core, const struct input *in)
     core_reply(core, in, 0, "%s", "");
     adopt_gpus(core, node, reg);
     node_recount(node);
+    core->nodes_version++;
     if (is_new) {
         core_event(core, "node.registered", 0, 0, node->row.id,
                    "node %s joined with %zu accelerators", reg->name, reg->gpu_count);

@@ -1,7 +1,6 @@
 #include "daemon/core/sched.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "daemon/core/node.h"
 #include "daemon/core/sched_limit.h"
@@ -17,6 +16,8 @@
  * either. */
 #define FAILURES_MAX       32
 #define PROBE_RESERVATIONS 256u
+/* Jobs that are put in order at a time. */
+#define CHUNK 1024u
 
 struct failure {
     uint32_t gpus, nodes;
@@ -273,20 +274,30 @@ static bool nothing_is_free(const struct pass *pass)
     return true;
 }
 
-static void go_through(struct pass *pass, struct ranked *list, size_t count)
+/* The first of the list, in order, until all reservations are made or it is through. Returns how
+ * many were looked at. */
+static size_t look_at_front(struct pass *pass, struct ranked *list, size_t count, size_t sorted)
 {
     size_t at = 0;
     while (at < count && pass->reserved < pass->reservations) {
+        if (at == sorted) {
+            sched_take_first(list + at, count - at, CHUNK, sched_compare_score);
+            sorted += CHUNK;
+        }
         look_at(pass, list[at++].job, true);
     }
-    pass->core->blocker = pass->blocker;
-    if (at == count || nothing_is_free(pass)) {
-        return;
-    }
-    if (pass->core->config.policy.backfill.shortest_first) {
-        sched_rank_for_holes(list + at, count - at);
-    }
-    for (; at < count && !nothing_is_free(pass); at++) {
+    return at;
+}
+
+/* Sorting stops where nothing is free any more, and so does the pass. */
+static void fill_holes(struct pass *pass, struct ranked *list, size_t count)
+{
+    sched_compare *order = pass->core->config.policy.backfill.shortest_first ? sched_compare_holes
+                                                                             : sched_compare_score;
+    for (size_t at = 0; at < count && !nothing_is_free(pass); at++) {
+        if (at % CHUNK == 0) {
+            sched_take_first(list + at, count - at, CHUNK, order);
+        }
         look_at(pass, list[at].job, false);
     }
 }
@@ -299,7 +310,9 @@ static struct ranked *front(const struct core *core, uint32_t depth, size_t *cou
     for (size_t i = 0; i < core->order_count && *count < depth; i++) {
         struct job *job = core_job(core, core->order[i]);
         if (job != NULL && job->queued) {
-            list[(*count)++] = (struct ranked){0, job->row.id, job};
+            list[*count] = sched_ranked(core, job, sched_cluster_gpus(core));
+            list[*count].score = -(int64_t)*count; /* stays in this order */
+            ++*count;
         }
     }
     return list;
@@ -318,69 +331,87 @@ static void remember_order(struct core *core, const struct ranked *list, size_t 
 
 void sched_pass(struct core *core, bool whole, uint32_t depth, struct sched_plan *plan)
 {
-    size_t count = core->queue_count;
-    struct ranked *list = whole ? sched_rank(core) : front(core, depth, &count);
+    size_t count = core->queue_count, sorted;
+    struct ranked *list = whole ? sched_list(core) : front(core, depth, &count);
     if (whole) {
-        remember_order(core, list, count);
+        sorted = CHUNK < count ? CHUNK : count;
+        sched_take_first(list, count, sorted, sched_compare_score);
+        remember_order(core, list, sorted);
+        if (count > depth) {
+            sched_take_first(list, count, depth, sched_compare_score);
+            count = sorted = depth;
+        }
+    } else {
+        sorted = count;
     }
     struct pass pass;
     pass_init(&pass, core, plan);
-    go_through(&pass, list, count < depth ? count : depth);
+    size_t done = look_at_front(&pass, list, count, sorted);
+    core->blocker = pass.blocker;
+    fill_holes(&pass, list + done, count - done);
     pass_fini(&pass);
     free(list);
 }
 
 void sched_probe(struct core *core, struct job *job, struct sched_plan *plan)
 {
-    struct ranked *list = sched_rank(core);
+    struct ranked *list = sched_list(core);
     struct pass pass;
     pass_init(&pass, core, plan);
     pass.reservations = PROBE_RESERVATIONS;
-    int64_t score = sched_score(core, job, sched_cluster_gpus(core));
+    struct ranked probe = sched_ranked(core, job, sched_cluster_gpus(core));
     size_t ahead = 0;
-    while (ahead < core->queue_count && list[ahead].job != job && list[ahead].score >= score) {
-        ahead++;
+    for (size_t i = 0; i < core->queue_count; i++) {
+        if (sched_compare_score(&list[i], &probe) < 0) {
+            list[ahead++] = list[i];
+        }
     }
-    list = mem_resize(list, (ahead + 1) * sizeof *list);
-    list[ahead] = (struct ranked){score, job->row.id, job};
-    for (size_t i = 0; i <= ahead; i++) {
-        bool is_job = list[i].job == job;
-        look_at(&pass, list[i].job, is_job || pass.reserved < pass.reservations);
+    qsort(list, ahead, sizeof *list, sched_compare_score);
+    for (size_t i = 0; i < ahead; i++) {
+        look_at(&pass, list[i].job, pass.reserved < pass.reservations);
     }
+    core->blocker = pass.blocker;
+    look_at(&pass, job, true);
     pass_fini(&pass);
     free(list);
 }
 
 /* ---------------------------------------------------------------- at submit */
 
-static int compare_numbers(const void *a, const void *b)
+/* Nodes with so many accelerators, of the place of that kind that has most. */
+static uint32_t most_in_a_place(const struct core *core, int64_t gpus_per_node,
+                                enum placement placement)
 {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_per_node,
-                        enum placement placement, uint32_t *large_enough)
-{
-    uint32_t *places = mem_alloc_array(core->node_count, sizeof *places);
-    uint32_t count = 0, run = 0, longest = 0;
+    uint32_t *have = mem_alloc_array(core->place_count + 1, sizeof *have);
+    uint32_t most = 0;
     for (size_t i = 0; i < core->node_count; i++) {
-        if (node_capacity(core->nodes[i]) >= gpus_per_node) {
-            places[count++] = core->nodes[i]->place[placement];
+        const struct node *node = core->nodes[i];
+        if (node_capacity(node) >= gpus_per_node) {
+            uint32_t count = ++have[node->place[placement]];
+            most = count > most ? count : most;
         }
     }
-    qsort(places, count, sizeof *places, compare_numbers);
-    for (uint32_t i = 0; i < count; i++) {
-        run = i > 0 && places[i - 1] == places[i] ? run + 1 : 1;
-        longest = run > longest ? run : longest;
+    free(have);
+    return most;
+}
+
+bool sched_can_ever_fit(struct core *core, uint32_t nodes, int64_t gpus_per_node,
+                        enum placement placement, uint32_t *large_enough)
+{
+    if (gpus_per_node < 0 || gpus_per_node > NODE_GPUS_MAX) {
+        *large_enough = 0;
+        return false;
     }
-    free(places);
+    struct fit_cache *known = &core->fits[placement][gpus_per_node];
+    if (known->version != core->nodes_version) {
+        *known = (struct fit_cache){.version = core->nodes_version,
+                                    .all = most_in_a_place(core, gpus_per_node, PLACEMENT_ANY),
+                                    .most = most_in_a_place(core, gpus_per_node, placement)};
+    }
     uint32_t spares = gpus_per_node > 0 ? core->config.policy.spares : 0;
-    if (longest > count - (spares < count ? spares : count)) {
-        longest = count - (spares < count ? spares : count); /* the rest is kept free */
-    }
-    *large_enough = longest;
-    return core->node_count == 0 || longest >= nodes;
+    uint32_t left = known->all > spares ? known->all - spares : 0; /* the rest is kept free */
+    *large_enough = known->most < left ? known->most : left;
+    return core->node_count == 0 || *large_enough >= nodes;
 }
 
 void sched_job_came(struct core *core, struct job *job)

@@ -33,14 +33,14 @@ void sched_plan_fini(struct sched_plan *plan);
  * last such pass found it. */
 void sched_pass(struct core *core, bool whole, uint32_t depth, struct sched_plan *plan);
 
-/* What would happen to a job that is submitted now, and is in no list: its wait says it, and the
- * plan whether it starts or whom it makes stop. `reservations` as many as it takes. */
+/* What would happen to a job that is in no list, or in the queue: its wait says it, and the plan
+ * whether it starts or whom it makes stop. Everybody ahead of it gets a planned start. */
 void sched_probe(struct core *core, struct job *job, struct sched_plan *plan);
 
 /* Whether the nodes ever registered could hold such a gang, if they were all up and empty. Before
  * the first one, anything may come. large_enough: nodes with so many accelerators, of the largest
  * place when it has to be one. */
-bool sched_can_ever_fit(const struct core *core, uint32_t nodes, int64_t gpus_per_node,
+bool sched_can_ever_fit(struct core *core, uint32_t nodes, int64_t gpus_per_node,
                         enum placement placement, uint32_t *large_enough);
 /* A job has come into the queue, or left it. */
 void sched_job_came(struct core *core, struct job *job);

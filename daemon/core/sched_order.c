@@ -71,7 +71,30 @@ int64_t sched_score(const struct core *core, const struct job *job, double clust
     return sched_base_priority(job) * 1000 + (int64_t)(points * 1000);
 }
 
-static int compare_rank(const void *a, const void *b)
+struct ranked sched_ranked(const struct core *core, struct job *job, double cluster_gpus)
+{
+    const struct job_row *row = &job->row;
+    return (struct ranked){
+        .score = sched_score(core, job, cluster_gpus),
+        .id = row->id,
+        .base = sched_base_priority(job),
+        .length_ms = row->time_limit_ms > 0 ? row->time_limit_ms - row->ran_ms : INT64_MAX,
+        .job = job,
+    };
+}
+
+struct ranked *sched_list(struct core *core)
+{
+    struct ranked *list = mem_alloc_array(core->queue_count, sizeof *list);
+    double gpus = sched_cluster_gpus(core);
+    sched_share_out(core);
+    for (size_t i = 0; i < core->queue_count; i++) {
+        list[i] = sched_ranked(core, core->queue[i], gpus);
+    }
+    return list;
+}
+
+int sched_compare_score(const void *a, const void *b)
 {
     const struct ranked *x = a, *y = b;
     if (x->score != y->score) {
@@ -80,41 +103,60 @@ static int compare_rank(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-struct ranked *sched_rank(struct core *core)
-{
-    struct ranked *list = mem_alloc_array(core->queue_count, sizeof *list);
-    double gpus = sched_cluster_gpus(core);
-    sched_share_out(core);
-    for (size_t i = 0; i < core->queue_count; i++) {
-        struct job *job = core->queue[i];
-        list[i] = (struct ranked){sched_score(core, job, gpus), job->row.id, job};
-    }
-    qsort(list, core->queue_count, sizeof *list, compare_rank);
-    return list;
-}
-
-/* ---------------------------------------------------------------- holes */
-
-static int64_t length_of(const struct job *job)
-{
-    return job->row.time_limit_ms > 0 ? job->row.time_limit_ms - job->row.ran_ms : INT64_MAX;
-}
-
-static int compare_holes(const void *a, const void *b)
+int sched_compare_holes(const void *a, const void *b)
 {
     const struct ranked *x = a, *y = b;
-    int64_t x_base = sched_base_priority(x->job), y_base = sched_base_priority(y->job);
-    if (x_base != y_base) {
-        return x_base > y_base ? -1 : 1;
+    if (x->base != y->base) {
+        return x->base > y->base ? -1 : 1;
     }
-    int64_t x_ms = length_of(x->job), y_ms = length_of(y->job);
-    if (x_ms != y_ms) {
-        return x_ms < y_ms ? -1 : 1;
+    if (x->length_ms != y->length_ms) {
+        return x->length_ms < y->length_ms ? -1 : 1;
     }
-    return compare_rank(a, b);
+    return sched_compare_score(a, b);
 }
 
-void sched_rank_for_holes(struct ranked *list, size_t count)
+static void swap(struct ranked *a, struct ranked *b)
 {
-    qsort(list, count, sizeof *list, compare_holes);
+    struct ranked c = *a;
+    *a = *b;
+    *b = c;
+}
+
+/* The middle one of first, middle and last is put at the front. */
+static void choose_pivot(struct ranked *list, size_t count, sched_compare *compare)
+{
+    struct ranked *a = &list[0], *b = &list[count / 2], *c = &list[count - 1];
+    if (compare(b, a) < 0) {
+        swap(a, b);
+    }
+    if (compare(c, b) < 0) {
+        swap(b, c);
+    }
+    if (compare(b, a) < 0) {
+        swap(a, b);
+    }
+    swap(a, b);
+}
+
+void sched_take_first(struct ranked *list, size_t count, size_t k, sched_compare *compare)
+{
+    k = k < count ? k : count;
+    size_t low = 0, high = count; /* the border lies between these */
+    while (high - low > 32 && low < k && k < high) {
+        choose_pivot(list + low, high - low, compare);
+        size_t border = low; /* the pivot is at low; what comes before it up to border */
+        for (size_t i = low + 1; i < high; i++) {
+            if (compare(&list[i], &list[low]) < 0) {
+                swap(&list[++border], &list[i]);
+            }
+        }
+        swap(&list[low], &list[border]);
+        if (border >= k) {
+            high = border;
+        } else {
+            low = border + 1;
+        }
+    }
+    size_t end = k < high && low < k ? high : k; /* a small rest is sorted along */
+    qsort(list, end, sizeof *list, compare);
 }

@@ -7,6 +7,7 @@
 struct ranked {
     int64_t score; /* in thousandths of a point */
     uint64_t id;
+    int64_t base, length_ms; /* base priority; time limit that is left, INT64_MAX: none */
     struct job *job;
 };
 
@@ -15,11 +16,16 @@ int64_t sched_base_priority(const struct job *job);
 /* Brings the factors of fair share up to now: before any score. */
 void sched_share_out(struct core *core);
 int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus);
-/* The queue by score, ties by id. Caller frees; core->queue_count items. */
-struct ranked *sched_rank(struct core *core);
-/* The same jobs in the order in which they fill holes: by base priority, then the shortest, then by
- * rank; count items from `list`. */
-void sched_rank_for_holes(struct ranked *list, size_t count);
+struct ranked sched_ranked(const struct core *core, struct job *job, double cluster_gpus);
+/* The queue in no order. Caller frees; core->queue_count items. */
+struct ranked *sched_list(struct core *core);
+/* Orders. By score, ties by id; or as holes are filled: by base priority, then the shortest, then
+ * by score. */
+typedef int sched_compare(const void *a, const void *b);
+int sched_compare_score(const void *a, const void *b);
+int sched_compare_holes(const void *a, const void *b);
+/* Puts the first k of that order to the front, in order; the others follow in none. */
+void sched_take_first(struct ranked *list, size_t count, size_t k, sched_compare *compare);
 double sched_cluster_gpus(const struct core *core);
 
 #endif

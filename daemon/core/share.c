@@ -158,10 +158,21 @@ void share_load_member(struct core *core, const struct fair_usage_row *row)
     add_member(core, row);
 }
 
+struct member *share_find_member(const struct core *core, const char *account, const char *user)
+{
+    return find((void *const *)core->members, core->member_count, member_key,
+                (struct key){account, user});
+}
+
+struct lane *share_find_lane(const struct core *core, const struct queue *queue, const char *user)
+{
+    return find((void *const *)core->lanes, core->lane_count, lane_key,
+                (struct key){queue->row.name, user});
+}
+
 struct member *share_member(struct core *core, const char *account, const char *user)
 {
-    struct member *member = find((void *const *)core->members, core->member_count, member_key,
-                                 (struct key){account, user});
+    struct member *member = share_find_member(core, account, user);
     if (member == NULL) {
         struct fair_usage_row row = {.at_ms = core->now_ms};
         row_set_text(&row.account, account);
@@ -174,8 +185,7 @@ struct member *share_member(struct core *core, const char *account, const char *
 
 struct lane *share_lane(struct core *core, struct queue *queue, const char *user)
 {
-    struct lane *lane = find((void *const *)core->lanes, core->lane_count, lane_key,
-                             (struct key){queue->row.name, user});
+    struct lane *lane = share_find_lane(core, queue, user);
     if (lane == NULL) {
         lane = mem_alloc(sizeof *lane);
         lane->queue = queue;

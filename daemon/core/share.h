@@ -17,6 +17,8 @@ void share_quota_timer(struct core *core, uint64_t id);
 /* NULL when there is none. */
 struct queue *share_queue(const struct core *core, const char *name);
 struct account *share_account(const struct core *core, const char *name);
+struct member *share_find_member(const struct core *core, const char *account, const char *user);
+struct lane *share_find_lane(const struct core *core, const struct queue *queue, const char *user);
 /* Makes what is not there. */
 struct member *share_member(struct core *core, const char *account, const char *user);
 struct lane *share_lane(struct core *core, struct queue *queue, const char *user);

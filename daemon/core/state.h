@@ -189,6 +189,11 @@ struct job {
     struct wait wait;
 };
 
+/* What sched_can_ever_fit found last. */
+struct fit_cache {
+    uint64_t version; /* of core->nodes_version */
+    uint32_t all, most;
+};
 struct change_list {
     void **rows; /* borrowed; owned in an append-only table */
     size_t count, capacity;
@@ -244,10 +249,12 @@ struct core {
     struct map node_names;    /* hash of the name -> node; of two with one hash the first */
     bool sched_due;           /* something changed that may let a job start */
     /* of the scheduler, not stored */
-    bool carrying_out; /* a plan: what leaves the queue was planned to */
-    bool has_hosted;   /* there was a waiting job without accelerators */
-    uint64_t blocker;  /* the first job that the last pass gave a reservation */
-    uint64_t *order;   /* owned; ids as the last whole pass ranked them */
+    struct fit_cache fits[PLACEMENT_LEAF + 1][NODE_GPUS_MAX + 1];
+    uint64_t nodes_version; /* grows when nodes or their accelerators come or go */
+    bool carrying_out;      /* a plan: what leaves the queue was planned to */
+    bool has_hosted;        /* there was a waiting job without accelerators */
+    uint64_t blocker;       /* the first job that the last pass gave a reservation */
+    uint64_t *order;        /* owned; ids as the last whole pass ranked them */
     size_t order_count, order_capacity;
     int64_t whole_pass_ms, pass_ms; /* earliest times of the next ones */
     int64_t alarm_ms;               /* a TIMER_SCHED is set for then; 0: none */

@@ -4,9 +4,20 @@ $(bench_submit): $(call obj,tests/bench/submit.c) $(proto_a) $(lib_a)
 	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_proto)
 CHECK_PROGRAMS += $(bench_submit)
 
+# The scheduler alone, on the pure core: make bench-sched NODES=16384 WAITING=50000
+bench_sched := $(BUILD)/tests/bench/sched
+$(bench_sched): $(call obj,tests/bench/sched.c) $(core_a) $(proto_a) $(lib_a)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_core)
+CHECK_PROGRAMS += $(bench_sched)
+.PHONY: bench-sched
+bench-sched: $(bench_sched)
+	@$(bench_sched) $(NODES) $(WAITING)
+
 # Prints figures beside their targets; asserts nothing about time.
 bench: deps
-	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit)
+	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit) $(bench_sched)
+	@$(bench_sched)
 	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
 	@$(pack_python) tests/bench/pack.py --bin $(BUILD)/bin
 
