@@ -31,9 +31,10 @@ def check_series(cluster, job, steps):
     assert [m["step"] for m in cluster.metrics(job)] == list(range(1, steps + 1))
 
 
-def test_killed_rank_resumes_from_the_checkpoint(hasty, corpus):
-    """Attempt 2 starts at the newest committed step, and the steps after it are counted as lost."""
-    job = hasty.submit(train(hasty, corpus, steps=80, every=10))
+@pytest.mark.parametrize("pipeline", [1, 2])
+def test_killed_rank_resumes_from_the_checkpoint(hasty, corpus, pipeline):
+    """Attempt 2 starts at the newest committed step, and the steps after it are counted as lost; data parallel, or a pipeline over the nodes."""
+    job = hasty.submit(train(hasty, corpus, steps=80, every=10, parallel={"pipeline": pipeline, "expert": 2}))
     hasty.wait_checkpoint(job, 20)
     kill(hasty.ranks(job)[3])
     shown = hasty.wait_job(job, "COMPLETED")

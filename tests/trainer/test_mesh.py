@@ -24,7 +24,7 @@ def test_losses_do_not_depend_on_the_mesh(deep_trainer):
 
 
 def test_dense_models_agree_closer(deep_trainer, model):
-    """Without experts no choice hangs on the last bit: losses and gradient norm agree to 1e-5."""
+    """Without experts no choice hangs on the last bit: losses agree to 1e-5, the gradient norm to 1e-4."""
     deep_trainer.write(model={**deep(model), "first_k_dense_replace": 8, "num_nextn_predict_layers": 0}, global_batch=16)
     one = deep_trainer.run("one").series()
     for mesh in (Mesh(4, 1, 1), Mesh(2, 1, 2, "dualpipev")):
