@@ -97,14 +97,11 @@ bool main_parse_u64(const char *text, uint64_t max, uint64_t *value)
 /* Fills *run; set has room for argc items. -1: go on, else the exit status. */
 static int parse_run(struct run_options *run, const char **set, int argc, char **argv)
 {
-    static const struct option options[] = {{"ranks", required_argument, NULL, 'r'},
-                                            {"out", required_argument, NULL, 'o'},
-                                            {"resume", required_argument, NULL, 'R'},
-                                            {"set", required_argument, NULL, 's'},
-                                            {"profile", no_argument, NULL, 'p'},
-                                            {"dry-run", no_argument, NULL, 'd'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
+        {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
+        {"profile", no_argument, NULL, 'p'},      {"dry-run", no_argument, NULL, 'd'},
+        {"help", no_argument, NULL, 'h'},         {0}};
     uint64_t ranks = 0;
     int c;
     *run = (struct run_options){.set = set};

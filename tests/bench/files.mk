@@ -20,6 +20,12 @@ bench: deps
 	@$(bench_sched)
 	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
 	@$(pack_python) tests/bench/pack.py --bin $(BUILD)/bin
+	@DS_BIN=$(abspath $(BUILD)/bin) BENCH_PYTHON=$(pack_python) $(PYTHON) tests/bench/torch_bench.py
+
+# A training step beside that of transformers on torch, where there is a Python that has them; knobs are in torch_bench.py.
+.PHONY: bench-torch
+bench-torch: all
+	@DS_BIN=$(abspath $(BUILD)/bin) BENCH_PYTHON=$(pack_python) $(PYTHON) tests/bench/torch_bench.py
 
 # dstrain pack beside the package tokenizers, where there is a Python that has it: make bench-pack PYTHON_VENV=dir TOKENIZER=file
 pack_python = $(or $(shell command -v $(REFERENCE_PYTHON)),$(PYTHON))
