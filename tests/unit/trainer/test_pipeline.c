@@ -142,6 +142,9 @@ static void start(struct job *j, enum pipeline_kind kind, uint32_t ranks, enum p
     j->config.num_hidden_layers = stages + pick(0, 3);
     j->config.first_k_dense_replace = pick(0, 2);
     j->recipe = recipe_of(precision);
+    j->recipe.recompute_norm = (enum recipe_flag)pick(0, 1); /* what is kept, and what is not */
+    j->recipe.recompute_mla_up = (enum recipe_flag)pick(0, 1);
+    j->recipe.recompute_swiglu = (enum recipe_flag)pick(0, 1);
     j->micros = pipeline_micros_min(kind, ranks) + pick(0, 5);
     pthread_mutex_init(&j->post.lock, NULL);
     pthread_cond_init(&j->post.changed, NULL);
