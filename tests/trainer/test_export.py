@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dstrain import LAYOUTS, ROOT, dstrain, read_checkpoint
+from dstrain import LAYOUTS, ROOT, dstrain, read_checkpoint, wait_for
 from hf import bf16_code, bf16_of, decode, e4m3_of, elements, f32, is_recipe, read_folder, shapes
 from test_damage import edit_manifest, flip, shard_of, truncate
 
@@ -195,7 +195,7 @@ def test_restart_of_such_a_run(trained, checkpoint):
     trainer.write(steps=10, ckpt_every=5, init_from=checkpoint)
     whole = trainer.run("whole")
     broken = trainer.start("broken")
-    broken.wait_step(6)
+    wait_for(broken.committed, "the checkpoint of step 5")
     broken.process.kill()
     broken.process.wait()
     resumed = trainer.run("broken", "--resume", "auto")
