@@ -19,9 +19,8 @@
 static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
-    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]... "
-    "[--dry-run]\n"
-    "              [--profile]\n"
+    "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
+    "              [--dry-run] [--profile]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
