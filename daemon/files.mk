@@ -45,6 +45,8 @@ CORE_TESTS := \
   tests/unit/core/test_progress.c \
   tests/unit/core/test_pump.c \
   tests/unit/core/test_recover.c \
+  tests/unit/core/test_job_wait.c \
+  tests/unit/core/test_sched.c \
   tests/unit/core/test_submit.c
 DAEMON_SRC := \
   daemon/call.c \

@@ -402,36 +402,39 @@ static void carry_out(struct core *core, const struct sched_plan *plan)
     core->carrying_out = false;
 }
 
-/* One pass for all that happened in a step. With many jobs or nodes passes are spaced out, so that
- * they take a bounded part of the time; in between, the front of the last order is tried. */
-static void schedule(struct core *core)
+static void run_pass(struct core *core, bool whole)
 {
-    if (!core->sched_due || core->queue_count == 0) {
-        core->sched_due = false;
-        return;
-    }
-    bool whole = core->now_ms >= core->whole_pass_ms;
-    if (!whole && core->now_ms < core->pass_ms) {
-        set_alarm(core, core->pass_ms);
-        return;
-    }
-    if (!whole) {
-        set_alarm(core, core->whole_pass_ms);
-    }
     uint32_t depth = whole ? core->config.policy.backfill.depth : QUICK_PASS_DEPTH;
     struct sched_plan plan = {0};
     core->sched_due = false;
     core->scheduled_ms = core->now_ms;
     sched_pass(core, whole, depth, &plan);
     carry_out(core, &plan);
-    int64_t nodes_ms = (int64_t)(core->node_count / NODES_PER_PASS_MS);
-    core->pass_ms = core->now_ms + nodes_ms;
+    core->pass_ms = core->now_ms + (int64_t)(core->node_count / NODES_PER_PASS_MS);
     if (whole) {
         core->whole_pass_ms = core->pass_ms + (int64_t)(core->queue_count / JOBS_PER_PASS_MS);
     }
     int64_t again_ms = core->now_ms + PASS_AGAIN_MS;
     set_alarm(core, plan.again_ms < again_ms ? plan.again_ms : again_ms);
     sched_plan_fini(&plan);
+}
+
+/* One pass for all that happened in a step, and another when what it started lets others come. With
+ * many jobs or nodes passes are spaced out, so that they take a bounded part of the time; in
+ * between, the front of the last order is tried. */
+static void schedule(struct core *core)
+{
+    while (core->sched_due && core->queue_count > 0) {
+        bool whole = core->now_ms >= core->whole_pass_ms;
+        if (!whole) {
+            set_alarm(core, core->now_ms < core->pass_ms ? core->pass_ms : core->whole_pass_ms);
+        }
+        if (!whole && core->now_ms < core->pass_ms) {
+            return;
+        }
+        run_pass(core, whole);
+    }
+    core->sched_due = false;
 }
 
 static void dispatch(struct core *core, const struct input *in)

@@ -99,10 +99,125 @@ static void any_shards(struct world *w, const struct job *job)
     }
 }
 
+static int64_t any_limit(void)
+{
+    return roll(3) == 0 ? ROW_NONE : (int64_t)roll(4);
+}
+
+/* Queues, accounts, quotas, maintenance. */
+static void any_rule(struct world *w)
+{
+    static const char *const names[] = {"default", "a", "fast"}, *const users[] = {"u", "*", NULL};
+    struct input in = {.token = ++w->token};
+    switch (roll(5)) {
+    case 0:
+        in.kind = INPUT_QUEUE_SET;
+        in.u.queue = (struct input_queue_set){.name = names[roll(3)],
+                                              .user = "op",
+                                              .fields = (uint32_t)roll(8192),
+                                              .weight_milli = (int64_t)roll(3000),
+                                              .priority = (int64_t)roll(3),
+                                              .nodes_max = any_limit(),
+                                              .jobs_max = any_limit(),
+                                              .user_nodes_max = any_limit(),
+                                              .user_jobs_max = any_limit(),
+                                              .waiting_max = ROW_NONE,
+                                              .priority_max = ROW_NONE,
+                                              .time_limit_ms = ROW_NONE,
+                                              .preempts = roll(2),
+                                              .preemptible = roll(2),
+                                              .accepts = roll(8) != 0,
+                                              .starts = roll(8) != 0};
+        break;
+    case 1:
+        in.kind = INPUT_ACCOUNT_SET;
+        in.u.account = (struct input_account_set){.name = names[roll(3)],
+                                                  .user = "op",
+                                                  .fields = (uint32_t)roll(8),
+                                                  .shares = (int64_t)roll(5),
+                                                  .nodes_max = any_limit(),
+                                                  .accepts = roll(8) != 0};
+        break;
+    case 2:
+        in.kind = INPUT_QUOTA_SET;
+        in.u.quota = (struct input_quota_set){
+            .user = users[roll(3)],
+            .account = roll(2) ? "a" : NULL,
+            .class = roll(2) ? "normal" : NULL,
+            .by_user = "op",
+            .nodes = any_limit(),
+            .expires_ms = roll(2) ? ROW_NONE : w->now_ms + (int64_t)roll(60000)};
+        break;
+    case 3:
+        in.kind = INPUT_RESERVATION_CREATE;
+        in.u.reservation =
+            (struct input_reservation){.is_maint = roll(2),
+                                       .nodes = roll(2) ? "n1" : "n[1-2]",
+                                       .user = "v",
+                                       .by_user = "op",
+                                       .start_ms = w->now_ms + (int64_t)roll(60000),
+                                       .end_ms = w->now_ms + 60000 + (int64_t)roll(60000)};
+        break;
+    default:
+        in.kind = INPUT_RESERVATION_CANCEL;
+        in.u.reservation.id = roll(8);
+    }
+    world_step(w, &in);
+}
+
+static void any_change(struct world *w, const struct job *job)
+{
+    struct input in = {.token = ++w->token};
+    if (roll(2) == 0) {
+        in.kind = INPUT_JOB_RESIZE;
+        in.u.resize.job = job->row.id;
+        in.u.resize.nodes_min = 1 + (uint32_t)roll(2);
+        in.u.resize.nodes_max = in.u.resize.nodes_min + (uint32_t)roll(2);
+    } else {
+        in.kind = INPUT_JOB_UPDATE;
+        in.u.update = (struct input_job_update){
+            .job = job->row.id,
+            .user = "op",
+            .fields = (uint32_t)roll(512),
+            .priority = (int64_t)roll(4),
+            .time_limit_ms = (int64_t)roll(2) * 60000,
+            .not_before_ms = roll(2) ? 0 : w->now_ms + (int64_t)roll(9000),
+            .deadline_ms = roll(2) ? ROW_NONE : w->now_ms + (int64_t)roll(90000),
+            .array_limit = (int64_t)roll(3),
+            .min_runtime_ms = (int64_t)roll(9000),
+            .queue = roll(2) ? "default" : "fast",
+            .account = roll(2) ? "a" : "b",
+            .preemptible = roll(2)};
+    }
+    world_step(w, &in);
+}
+
+static void any_plan(struct jobspec *spec, uint32_t *indices, struct dependency *need)
+{
+    indices[0] = 1;
+    indices[1] = 4;
+    spec->array = roll(4) == 0 ? indices : NULL;
+    spec->array_count = spec->array != NULL ? 2 : 0;
+    spec->array_limit = (uint32_t)roll(2);
+    *need = (struct dependency){(enum dependency_kind)roll(4), 1 + roll(12)};
+    spec->dependencies = need;
+    spec->dependency_count = roll(3) == 0;
+    spec->singleton = roll(12) == 0;
+    spec->not_before.in_ms = roll(6) == 0 ? 1 + roll(20000) : 0;
+    spec->deadline.in_ms = roll(8) == 0 ? 30000 + roll(60000) : 0;
+    spec->preemptible = (enum by_policy)roll(3);
+    spec->spares = roll(8) == 0 && spec->gpus_per_node > 0;
+    spec->hold = roll(12) == 0;
+    spec->nodes_max += (uint32_t)roll(2);
+}
+
 static void any_input(struct world *w)
 {
-    static const enum input_kind orders[] = {INPUT_JOB_CANCEL, INPUT_JOB_HOLD, INPUT_JOB_RELEASE,
-                                             INPUT_JOB_RELEASE};
+    static const enum input_kind orders[] = {
+        INPUT_JOB_CANCEL,  INPUT_JOB_HOLD,   INPUT_JOB_RELEASE, INPUT_JOB_RELEASE,
+        INPUT_JOB_SUSPEND, INPUT_JOB_RESUME, INPUT_JOB_RESUME,  INPUT_JOB_REQUEUE};
+    uint32_t indices[2];
+    struct dependency need;
     struct jobspec spec = world_spec(1 + (uint32_t)roll(3), (uint32_t)roll(4));
     struct job *job = w->core->job_first;
     for (uint64_t skip = roll(3); job != NULL && skip > 0 && job->next != NULL; skip--) {
@@ -110,12 +225,13 @@ static void any_input(struct world *w)
     }
     char key[16];
     snprintf(key, sizeof key, "k%d", (int)roll(200));
-    switch (roll(16)) {
+    switch (roll(18)) {
     case 0:
     case 1:
         spec.priority = (int64_t)roll(3);
         spec.has_train = roll(2) == 0;
         spec.time_limit_ms = roll(5) == 0 ? 5000 : 0;
+        any_plan(&spec, indices, &need);
         world_submit_spec(w, &spec, roll(2) == 0 ? key : NULL, roll(5) == 0 ? "other" : "h");
         break;
     case 2:
@@ -126,7 +242,7 @@ static void any_input(struct world *w)
         world_gone(w, 1 + roll(6));
         break;
     case 5:
-        world_order(w, orders[roll(4)], job != NULL ? job->row.id : roll(20));
+        world_order(w, orders[roll(8)], job != NULL ? job->row.id : roll(20));
         break;
     case 6:
         world_node_order(w, roll(3) == 0 ? INPUT_NODE_DRAIN : INPUT_NODE_RESUME,
@@ -152,6 +268,16 @@ static void any_input(struct world *w)
         for (session_id session = 1; job != NULL && session <= 6; session++) {
             world_steps(w, session, job->row.id, (uint64_t)job->row.epoch, roll(60), roll(200),
                         roll(100));
+        }
+        break;
+    case 13:
+        if (roll(3) == 0) {
+            any_rule(w);
+        }
+        break;
+    case 14:
+        if (job != NULL) {
+            any_change(w, job);
         }
         break;
     default:
