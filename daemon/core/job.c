@@ -64,10 +64,6 @@ void job_enqueue(struct core *core, struct job *job)
     core->queue[core->queue_count++] = job;
     job->queued = true;
     job->wait.code = WAIT_NONE;
-    if (job->row.eligible_ms == ROW_NONE) {
-        job->row.eligible_ms = core->now_ms;
-        core_mark(core, TABLE_JOB, &job->row);
-    }
     sched_job_came(core, job);
 }
 

@@ -141,6 +141,7 @@ void job_update(struct core *core, const struct input *in)
     }
     if ((u->fields & JOB_FIELD_NOT_BEFORE) != 0) {
         job->row.not_before_ms = u->not_before_ms;
+        job->row.eligible_ms = u->not_before_ms > core->now_ms ? u->not_before_ms : core->now_ms;
         job_reconsider(core, job);
     }
     core_mark(core, TABLE_JOB, &job->row);

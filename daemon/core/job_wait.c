@@ -324,6 +324,10 @@ static void reconsider(struct core *core, struct job *job)
     if (!job_wait_review(core, job, text, sizeof text)) {
         job_put_on_hold(core, job, "dependency", text);
     } else if (job->need_count == 0 && !job->queued) {
+        if (job->row.eligible_ms < core->now_ms) {
+            job->row.eligible_ms = core->now_ms;
+            core_mark(core, TABLE_JOB, &job->row);
+        }
         job_enqueue(core, job);
     }
 }

@@ -229,8 +229,8 @@ struct job *job_from_spec(struct core *core, const struct input_submit *submit, 
         .spares = spec->spares,
         .placement = spec->placement,
         .expert_ranks = spec->has_train && spec->train.expert > 0 ? spec->train.expert : 1,
-        .eligible_ms = ROW_NONE,
     };
+    row->eligible_ms = row->not_before_ms > core->now_ms ? row->not_before_ms : core->now_ms;
     row_set_text(&row->request_hash, submit->request_hash);
     row_set_text(&row->name, spec->name);
     row_set_text(&row->user, submit->user);
