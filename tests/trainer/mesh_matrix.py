@@ -84,7 +84,7 @@ def random_train(rng):
         "mtp_lambda": rng.choice((0.1, 0.3)),
         "balance_loss": rng.choice((1e-4, 1e-2)),
         "bias_update_speed": rng.choice((1e-3, 1e-2)),
-        "optimizer": {"lr": rng.choice((1e-3, 3e-3)), "warmup_steps": 5, "grad_clip": rng.choice((0, 1.0))},
+        "optimizer": {"lr": rng.choice((3e-4, 1e-3)), "warmup_steps": 5, "grad_clip": rng.choice((0, 1.0))},
     }
 
 

@@ -1,17 +1,33 @@
 """The same run on any mesh: losses, checkpoints, resumption. A few of the meshes of mesh_matrix.py, which `make check-mesh` walks."""
 
+import os
+
 import pytest
-from dstrain import Mesh, dstrain, read_checkpoint
+from dstrain import ROOT, Mesh, Trainer, dstrain, read_checkpoint
 from mesh_matrix import check_close, check_reshard, content, deep
 
 PIPELINES = [Mesh(2, 1, 1), Mesh(2, 1, 1, "dualpipev"), Mesh(1, 1, 1, "dualpipev"), Mesh(2, 2, 1), Mesh(2, 1, 2, "dualpipev"), Mesh(4, 1, 1, "dualpipev")]
 SAME = [Mesh(1, 1, 2), Mesh(1, 2, 1), Mesh(2, 1, 1), Mesh(2, 1, 2), Mesh(2, 1, 1, "dualpipev")]
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A text that does not change with the tree: whether two experts tie somewhere is a matter of the data."""
+    prefix = str(tmp_path_factory.mktemp("text") / "text")
+    dstrain("pack", os.path.join(ROOT, "LICENSE"), "-o", prefix, "--document-bytes", "2000", "--split-valid", "0.2")
+    return prefix
+
+
+class DeepTrainer(Trainer):
+    def write(self, **train):
+        super().write(**{"global_batch": 16, "optimizer": {"lr": 1e-3, "warmup_steps": 5}, **train})
+
+
 @pytest.fixture
-def deep_trainer(trainer, model):
+def deep_trainer(text, tmp_path, model):
     """Eight layers, and micro-batches enough for every mesh."""
-    trainer.write(model=deep(model), global_batch=16)
+    trainer = DeepTrainer(tmp_path, text)
+    trainer.write(model=deep(model))
     return trainer
 
 
@@ -25,7 +41,7 @@ def test_losses_do_not_depend_on_the_mesh(deep_trainer):
 
 def test_dense_models_agree_closer(deep_trainer, model):
     """Without experts no choice hangs on the last bit: losses agree to 1e-5, the gradient norm to 1e-4."""
-    deep_trainer.write(model={**deep(model), "first_k_dense_replace": 8, "num_nextn_predict_layers": 0}, global_batch=16)
+    deep_trainer.write(model={**deep(model), "first_k_dense_replace": 8, "num_nextn_predict_layers": 0})
     one = deep_trainer.run("one").series()
     for mesh in (Mesh(4, 1, 1), Mesh(2, 1, 2, "dualpipev")):
         check_close(deep_trainer.run(str(mesh), mesh=mesh).series(), one, mesh, dense=True)
@@ -42,7 +58,7 @@ def test_accumulation(deep_trainer):
 def test_tied_embedding(deep_trainer, model):
     """The head that is the embedding, on the last stage and on the first, with and without the MTP module."""
     for depth in (0, 1):
-        deep_trainer.write(model={**deep(model), "tie_word_embeddings": True, "num_nextn_predict_layers": depth}, global_batch=16)
+        deep_trainer.write(model={**deep(model), "tie_word_embeddings": True, "num_nextn_predict_layers": depth})
         one = deep_trainer.run(f"one-{depth}").series()
         for mesh in (Mesh(2, 1, 1), Mesh(2, 1, 1, "dualpipev")):
             check_close(deep_trainer.run(f"{mesh}-{depth}", mesh=mesh).series(), one, mesh)
