@@ -187,7 +187,8 @@ static void release(void *world, const struct effect *effect)
         break;
     case EFFECT_ATTEMPT_STOP:
         if (node != NULL) {
-            node_order_stop(f, node, effect->u.stop.job, effect->u.stop.epoch);
+            node_order_stop(f, node, effect->u.stop.job, effect->u.stop.epoch,
+                            (int64_t)effect->u.stop.grace_ms);
         }
         break;
     case EFFECT_ATTEMPT_FORGET:

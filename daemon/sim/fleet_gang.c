@@ -186,14 +186,27 @@ static void saved(struct fleet *f, uint64_t index, uint64_t step, void *payload)
 {
     (void)payload;
     struct fgang *gang = gang_of(f, index);
-    if (gang == NULL || gang->state == GANG_HALTED || gang->state == GANG_STARTING) {
+    if (gang == NULL || gang->state == GANG_STARTING ||
+        (gang->state == GANG_HALTED && !gang->saving)) {
         return;
     }
     tell_shards(f, gang, step);
-    if (step == f->jobs[gang->job].schedule.steps) {
+    if (step == f->jobs[gang->job].schedule.steps && gang->state == GANG_WORKING) {
         finish(f, gang);
         gang_settle(f, gang);
     }
+}
+
+void gang_save_now(struct fleet *f, struct fgang *gang)
+{
+    const struct fleet_job *job = &f->jobs[gang->job];
+    uint64_t step = schedule_step(&job->schedule, gang->halted_ms);
+    if (gang->saving || step <= gang->resume_step) {
+        return;
+    }
+    gang->saving = true;
+    gang_tell(f, gang, gang->halted_ms);
+    fleet_after(f, job->save_write_ms, saved, gang->index, step);
 }
 
 static void stretch(struct fleet *f, struct fgang *gang, int64_t begin_ms);

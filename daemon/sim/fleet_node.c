@@ -5,7 +5,8 @@
 #include "daemon/sim/fleet_state.h"
 #include "lib/mem.h"
 
-#define GPUS_MAX 64
+#define GPUS_MAX            64
+#define PREEMPTED_AND_SAVED 80
 
 struct fnode *fleet_node_of(struct fleet *f, session_id session)
 {
@@ -206,17 +207,26 @@ void node_order_start(struct fleet *f, struct fnode *node, const struct effect_s
     gang->part_count++;
 }
 
+/* Asked to stop in the midst of work: the gang saves first, if there is time. */
+static bool save_first(struct fleet *f, struct fgang *gang, int64_t grace_ms)
+{
+    const struct fleet_job *job = &f->jobs[gang->job];
+    return job->has_train && gang->state == GANG_WORKING && grace_ms >= job->save_write_ms;
+}
+
 static void part_stopped(struct fleet *f, uint64_t index, uint64_t part, void *payload)
 {
     (void)payload;
     struct fgang *gang = gang_of(f, index);
     if (gang != NULL && !gang->parts[part].gone) {
-        part_end(f, gang, (uint32_t)part, -1, 15);
+        bool saved = gang->saving;
+        part_end(f, gang, (uint32_t)part, saved ? PREEMPTED_AND_SAVED : -1, saved ? 0 : 15);
         gang_settle(f, gang);
     }
 }
 
-void node_order_stop(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoch)
+void node_order_stop(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoch,
+                     int64_t grace_ms)
 {
     struct fgang *gang;
     struct fpart *part = node_part(f, node, id, epoch, &gang);
@@ -226,12 +236,20 @@ void node_order_stop(struct fleet *f, struct fnode *node, uint64_t id, uint64_t 
         fleet_input(f, &in);
         return;
     }
+    bool saves = save_first(f, gang, grace_ms);
     gang_halt(f, gang);
+    if (saves) {
+        gang_save_now(f, gang);
+    }
     if (part->state == PART_ENDED) {
         part_report(f, gang, part);
     } else if (!part->stopping) {
         part->stopping = true;
-        fleet_after(f, f->setup->stop_ms, part_stopped, gang->index,
-                    (uint64_t)(part - gang->parts));
+        struct input in = {.kind = INPUT_STOP_ACKED, .session = node->session};
+        in.u.acked.job = id;
+        in.u.acked.epoch = epoch;
+        fleet_input(f, &in);
+        int64_t wait_ms = gang->saving ? f->jobs[gang->job].save_write_ms : f->setup->stop_ms;
+        fleet_after(f, wait_ms, part_stopped, gang->index, (uint64_t)(part - gang->parts));
     }
 }

@@ -38,6 +38,7 @@ struct fgang {
     uint64_t saves, told_step; /* checkpoints made; the newest step that was reported */
     size_t span;               /* index + 1 in result->spans */
     uint64_t resume_step;
+    bool saving; /* it was asked to stop, and saves first */
 };
 struct fnode_part {
     uint64_t gang;
@@ -96,7 +97,8 @@ void node_forget(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoc
 struct fpart *node_part(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoch,
                         struct fgang **gang);
 void node_order_start(struct fleet *f, struct fnode *node, const struct effect_start *start);
-void node_order_stop(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoch);
+void node_order_stop(struct fleet *f, struct fnode *node, uint64_t id, uint64_t epoch,
+                     int64_t grace_ms);
 void node_heartbeats(struct fleet *f);
 
 /* ---- fleet_gang.c */
@@ -105,6 +107,8 @@ struct fgang *gang_create(struct fleet *f, size_t job, const struct effect_start
 void gang_begin(struct fleet *f, struct fgang *gang);
 /* Nothing more is done from now on: a rank or node is gone, or is told to stop. */
 void gang_halt(struct fleet *f, struct fgang *gang);
+/* Saves where it was halted; the shards are durable when its parts end. */
+void gang_save_now(struct fleet *f, struct fgang *gang);
 /* Reports how far it came; from the node of rank 0, when that still can. */
 void gang_tell(struct fleet *f, struct fgang *gang, int64_t useful_ms);
 /* All parts are over: forgets it. */

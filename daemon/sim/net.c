@@ -175,6 +175,10 @@ static void deliver(struct sim *sim, struct worker *worker, const struct message
                                           .bytes = 1000 + m->rank,
                                           .layout = "{\"mesh\":1}"};
         break;
+    case INPUT_STOP_ACKED:
+        in.u.acked.job = m->job;
+        in.u.acked.epoch = m->epoch;
+        break;
     case INPUT_CKPT_PUBLISHED:
     case INPUT_CKPT_REMOVED:
         in.u.ckpt.ckpt = m->ckpt;

@@ -206,6 +206,11 @@ static void order_stop(struct sim *sim, struct worker *worker, const struct orde
         part->phase = 3;
         report(sim, worker, part);
     } else if (part->phase == 2) {
+        /* Passed on to the ranks: that is worth an answer, whatever they make of it. */
+        net_send(
+            sim, worker,
+            &(struct message){.kind = INPUT_STOP_ACKED, .job = part->job, .epoch = part->epoch},
+            new_token(sim, worker));
         for (uint32_t i = 0; i < part->rank_count; i++) {
             gang_rank_kill(sim, part->job, part->epoch, part->rank_first + i, order->grace_ms);
         }
