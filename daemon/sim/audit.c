@@ -108,6 +108,7 @@ static int take_attempts(struct audit *a, const struct core *core, struct err *e
                                job->attempt_live ? "live" : "over");
             }
             job->epoch = row->epoch;
+            job->epoch_commit = a->commits;
             job->attempt_live = true;
             a->attempts++;
         } else if (!job->attempt_live) {
@@ -240,7 +241,9 @@ static int take_ckpts(struct audit *a, const struct core *core, struct err *err)
         }
         a->ckpts += !row->published;
         const struct audit_job *job = job_at(a, row->job_id);
-        if (!row->published && row->epoch != job->epoch) {
+        /* In one batch an attempt may commit, end, and be followed. */
+        bool just_over = row->epoch + 1 == job->epoch && job->epoch_commit == a->commits;
+        if (!row->published && row->epoch != job->epoch && !just_over) {
             return err_set(err, ERR_CORRUPT,
                            "checkpoint %" PRIu64 " of epoch %" PRIu64
                            " was committed in epoch %" PRIu64 " of job %" PRIu64,

@@ -22,7 +22,7 @@ struct audit_job {
     char *name, *stage; /* owned */
     enum job_state state;
     int64_t submitted_ms, started_ms, ended_ms;
-    uint64_t epoch;
+    uint64_t epoch, epoch_commit; /* of the newest attempt, and the commit it began in */
     bool attempt_live;
     int64_t gpu_ms[CATEGORY_COUNT];
     int64_t cost_micro_usd;

@@ -42,6 +42,7 @@ static void draw_options(struct sim *sim)
     o->operator_ms = maybe(sim, 0.8, 10000, 120000);
     o->oneway_ms = maybe(sim, 0.5, 60000, 600000);
     o->gpu_fault_ms = maybe(sim, 0.5, 100000, 900000);
+    o->features = sim_chance(sim, 0.6);
     o->sqlite = sim_chance(sim, 0.3);
     o->disk_full_ms = maybe(sim, 0.4, 200000, 900000);
     o->disk_sync_ms = maybe(sim, 0.4, 200000, 900000);

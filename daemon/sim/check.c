@@ -101,15 +101,16 @@ static const char *const rules[] = {
     "JOIN job j ON"
     " j.id = a.job_id WHERE (SELECT count(*) FROM attempt_node n WHERE n.job_id = a.job_id AND "
     "n.epoch = a.epoch) <>"
-    " j.nodes_requested OR (SELECT count(*) FROM allocation n WHERE n.job_id = a.job_id AND "
+    " a.nodes OR (SELECT count(*) FROM allocation n WHERE n.job_id = a.job_id AND "
     "n.epoch = a.epoch) <>"
-    " j.nodes_requested * j.gpus_per_node",
+    " a.nodes * j.gpus_per_node",
     /* completed means that every rank said so */
     "SELECT printf('job %d completed and its ranks did not', j.id) FROM job j WHERE j.state = "
     "'COMPLETED' AND"
     " ((SELECT count(*) FROM rank_exit x WHERE x.job_id = j.id AND x.epoch = j.epoch AND x.code = "
     "0 AND x.signal = 0)"
-    "  <> j.nodes_requested * max(1, j.gpus_per_node))",
+    "  <> (SELECT a.nodes FROM attempt a WHERE a.job_id = j.id AND a.epoch = j.epoch) * max(1, "
+    "j.gpus_per_node))",
     /* restarts stay within the budget: never more than 3 without a newer checkpoint */
     "SELECT printf('job %d was restarted %d times in vain', id, fruitless) FROM job WHERE "
     "fruitless > restart_max",
@@ -157,6 +158,17 @@ static void check_drains(struct sim *sim, sqlite3 *db)
     }
 }
 
+/* Why a job still waits, in the core's own words. */
+static void check_waits(struct sim *sim)
+{
+    for (const struct job *job = sim->core->job_first; job != NULL; job = job->next) {
+        char code[64] = "", text[512] = "";
+        core_why(sim->core, job->row.id, code, sizeof code, text, sizeof text);
+        sim_fail(sim, "job %d never ended: %s %s: %s", (int)job->row.id,
+                 job_state_names[job->row.state], code, text);
+    }
+}
+
 void check_database(struct sim *sim, bool final)
 {
     struct err err = {0};
@@ -170,6 +182,7 @@ void check_database(struct sim *sim, bool final)
     check_submits(sim, db);
     check_drains(sim, db);
     if (final) {
+        check_waits(sim);
         expect_none(sim, db,
                     "SELECT printf('job %d never ended: %s, %s', id, state, coalesce(reason_text, "
                     "'')) FROM job WHERE"
@@ -199,9 +212,14 @@ void check_database(struct sim *sim, bool final)
 bool check_all_ended(struct sim *sim)
 {
     for (int i = 0; i < sim->options.jobs; i++) {
-        if (sim->requests[i].state != PENDING_ACKED || !sim->coord_up ||
-            core_job(sim->core, sim->requests[i].job) != NULL) {
+        const struct request *r = &sim->requests[i];
+        if (r->state != PENDING_ACKED || !sim->coord_up) {
             return false;
+        }
+        for (uint64_t job = r->job; job == r->job || job < r->job + r->array; job++) {
+            if (core_job(sim->core, job) != NULL) {
+                return false;
+            }
         }
     }
     return true;

@@ -73,6 +73,7 @@ static void submit(struct fleet *f, uint64_t index, uint64_t b, void *payload)
                            .train = {.steps = job->schedule.steps},
                            .checkpoint = {.keep = 3},
                            .restart_max = 3,
+                           .min_runtime_ms = UINT64_MAX,
                            .time_limit_ms = (uint64_t)job->limit_ms};
     struct input in = {.kind = INPUT_JOB_SUBMIT, .token = index + 1};
     in.u.submit = (struct input_submit){.spec = &spec,

@@ -29,6 +29,7 @@
 #define SIM_GPUS_MAX  4
 #define SIM_RANKS_MAX 16 /* of a gang */
 #define SIM_JOBS_MAX  64
+#define SIM_ARRAY_MAX 4
 
 struct sim;
 struct store_mem;
@@ -62,6 +63,7 @@ struct sim_options {
     bool sqlite; /* the real store on a disk that loses power; else tables in memory */
     int64_t disk_full_ms, disk_sync_ms, disk_slow_ms; /* only of SQLite */
     double crash_in_commit;                           /* each, before and after */
+    bool features; /* arrays, dependencies, preemption, maintenance, quotas ... */
     int64_t operator_ms;                              /* cancels, holds, drains, verifications */
 };
 
@@ -124,7 +126,10 @@ struct request {
     uint64_t steps, save_every;
     uint32_t keep;
     int64_t priority;
-    uint64_t job; /* once acknowledged */
+    uint32_t nodes_max, array, spares; /* elastic; members of an array, 0: one job */
+    bool singleton, may_stop;          /* may_stop: preemptible */
+    int after;                         /* needs that request's job to end, -1: none */
+    uint64_t job;                      /* once acknowledged; the first of an array */
     bool done;
 };
 struct drain { /* an acknowledged one, until somebody asks to resume; coordinator time */
@@ -178,6 +183,7 @@ struct sim {
             ORIGIN_SUBMIT,
             ORIGIN_DRAIN,
             ORIGIN_RESUME,
+            ORIGIN_MAINT,
             ORIGIN_OTHER
         } kind;
         uint64_t who;
@@ -191,6 +197,8 @@ struct sim {
     struct drain drains[256];
     size_t drain_count;
     struct node_op node_ops[SIM_NODES_MAX];
+    uint64_t windows[64]; /* reservations that somebody made */
+    size_t window_count;
     bool held[SIM_JOBS_MAX + 1]; /* somebody asked for it; by job id */
     struct disk_ckpt *disk;
     size_t disk_count, disk_capacity;

@@ -291,6 +291,11 @@ static int load(struct store_mem *store, struct core *core, struct err *err)
     qsort(jobs, count, sizeof *jobs, compare_ids);
     for (size_t i = 0; i < count; i++) {
         const struct job_row *job = jobs[i];
+        if (job->state == JOB_COMPLETED || job->state == JOB_FAILED ||
+            job->state == JOB_CANCELLED) {
+            bool is_first = job->array_id == job->id;
+            core_load_outcome(core, job->id, job->state, is_first ? (uint32_t)job->array_size : 0);
+        }
         if (job->submit_key != NULL) {
             core_load_key(core, job->submit_key, job->request_hash, job->id);
         }

@@ -24,20 +24,37 @@ static void submit(struct sim *sim, uint64_t index, uint64_t b, void *payload)
     if (r->state == PENDING_ACKED && !sim_chance(sim, 0.05)) { /* now and then one asks once more */
         return;
     }
-    static char name[] = "sim", account[] = "a", stage[] = "pretrain", queue[] = "default";
-    struct jobspec spec = {.name = name,
-                           .account = account,
+    static char names[][4] = {"sim", "sam"}, accounts[][2] = {"a", "b"}, stage[] = "pretrain";
+    static char queue[] = "default";
+    struct jobspec spec = {.name = names[r->singleton],
+                           .account = accounts[index % 2],
                            .stage = stage,
                            .queue = queue,
                            .priority = r->priority,
                            .nodes_min = r->nodes,
-                           .nodes_max = r->nodes,
+                           .nodes_max = r->nodes_max,
+                           .singleton = r->singleton,
+                           .spares = r->spares,
+                           .preemptible = r->may_stop ? BY_POLICY_YES : BY_POLICY_NO,
+                           .min_runtime_ms = 5000,
                            .gpus_per_node = r->gpus,
                            .has_train = r->has_train,
                            .train = {.steps = r->steps},
                            .checkpoint = {.keep = r->keep},
                            .restart_max = 3,
                            .time_limit_ms = index % 7 == 6 ? 300000 : 0};
+    uint32_t members[SIM_ARRAY_MAX] = {0, 1, 2, 3};
+    struct dependency needs = {.kind = DEPENDENCY_AFTER_ANY};
+    if (r->array > 0) {
+        spec.array = members;
+        spec.array_count = r->array;
+        spec.array_limit = (uint32_t)index % 3;
+    }
+    if (r->after >= 0 && sim->requests[r->after].state == PENDING_ACKED) {
+        needs.job = sim->requests[r->after].job;
+        spec.dependencies = &needs;
+        spec.dependency_count = 1;
+    }
     char key[32], text[32];
     snprintf(key, sizeof key, "key-%d", (int)index);
     snprintf(text, sizeof text, "%d", (int)index);
@@ -139,6 +156,95 @@ static void node_replied(struct sim *sim, int kind, int node, int code)
     }
 }
 
+/* Maintenance of a node some minutes from now. */
+static void plan_maintenance(struct sim *sim)
+{
+    struct input in = {.kind = INPUT_RESERVATION_CREATE, .token = new_token(sim, ORIGIN_MAINT, 0)};
+    int node = (int)sim_roll(sim, (uint64_t)sim->options.nodes);
+    int64_t start_ms = coord_now_ms(sim) + sim_between(sim, 0, 600000);
+    in.u.reservation =
+        (struct input_reservation){.is_maint = true,
+                                   .nodes = sim->workers[node].name,
+                                   .reason = "new fans",
+                                   .by_user = "op",
+                                   .start_ms = start_ms,
+                                   .end_ms = start_ms + sim_between(sim, 10000, 600000)};
+    sim_trace(sim, "operator: maintenance of %s", sim->workers[node].name);
+    coord_input(sim, &in);
+}
+
+static void cancel_maintenance(struct sim *sim, uint64_t id)
+{
+    struct input in = {.kind = INPUT_RESERVATION_CANCEL, .token = new_token(sim, ORIGIN_OTHER, 0)};
+    in.u.reservation.id = id;
+    in.u.reservation.by_user = "op";
+    coord_input(sim, &in);
+}
+
+static void set_quota(struct sim *sim, bool lift)
+{
+    struct input in = {.kind = INPUT_QUOTA_SET, .token = new_token(sim, ORIGIN_OTHER, 0)};
+    in.u.quota = (struct input_quota_set){.account = "b",
+                                          .reason = "fairness",
+                                          .by_user = "op",
+                                          .nodes = lift ? INT64_MIN : sim_between(sim, 1, 4),
+                                          .expires_ms = INT64_MIN};
+    if (!lift && sim_chance(sim, 0.5)) {
+        in.u.quota.expires_ms = coord_now_ms(sim) + sim_between(sim, 1000, 600000);
+    }
+    coord_input(sim, &in);
+}
+
+static void change_job(struct sim *sim)
+{
+    struct input in = {.token = new_token(sim, ORIGIN_OTHER, 0)};
+    uint64_t job = any_job(sim);
+    if (sim_chance(sim, 0.5)) {
+        in.kind = INPUT_JOB_UPDATE;
+        in.u.update.job = job;
+        in.u.update.user = "op";
+        in.u.update.fields = JOB_FIELD_PRIORITY | JOB_FIELD_PREEMPTIBLE;
+        in.u.update.priority = sim_between(sim, -1000, 1000);
+        in.u.update.preemptible = sim_chance(sim, 0.5);
+    } else {
+        in.kind = INPUT_JOB_RESIZE;
+        in.u.resize.job = job;
+        in.u.resize.user = "op";
+        in.u.resize.nodes_min = (uint32_t)sim_between(sim, 1, sim->options.nodes);
+        in.u.resize.nodes_max =
+            (uint32_t)sim_between(sim, in.u.resize.nodes_min, sim->options.nodes);
+    }
+    coord_input(sim, &in);
+}
+
+static void manage(struct sim *sim)
+{
+    switch (sim_roll(sim, 8)) {
+    case 0:
+        job_order(sim, INPUT_JOB_SUSPEND, any_job(sim));
+        break;
+    case 1:
+        job_order(sim, INPUT_JOB_RESUME, any_job(sim));
+        break;
+    case 2:
+        job_order(sim, INPUT_JOB_REQUEUE, any_job(sim));
+        break;
+    case 3:
+        plan_maintenance(sim);
+        break;
+    case 4:
+        if (sim->window_count > 0) {
+            cancel_maintenance(sim, sim->windows[sim_roll(sim, sim->window_count)]);
+        }
+        break;
+    case 5:
+        set_quota(sim, sim_chance(sim, 0.5));
+        break;
+    default:
+        change_job(sim);
+    }
+}
+
 static void operate(struct sim *sim, uint64_t a, uint64_t b, void *payload)
 {
     (void)payload;
@@ -147,6 +253,10 @@ static void operate(struct sim *sim, uint64_t a, uint64_t b, void *payload)
     }
     sim_after(sim, sim_wait(sim, sim->options.operator_ms), operate, a, b, NULL);
     if (sim->now_ms < sim->coord_frozen_until_ms) {
+        return;
+    }
+    if (sim->options.features && sim_chance(sim, 0.4)) {
+        manage(sim);
         return;
     }
     int node = (int)sim_roll(sim, (uint64_t)sim->options.nodes);
@@ -186,8 +296,20 @@ static void clean_up(struct sim *sim, uint64_t a, uint64_t b, void *payload)
     (void)payload;
     for (int i = 0; i < sim->options.jobs; i++) {
         if (sim->requests[i].state == PENDING_ACKED) {
-            job_order(sim, INPUT_JOB_RELEASE, sim->requests[i].job);
+            const struct request *r = &sim->requests[i];
+            for (uint64_t job = r->job; job == r->job || job < r->job + r->array; job++) {
+                job_order(sim, INPUT_JOB_RELEASE, job);
+                if (sim->options.features) {
+                    job_order(sim, INPUT_JOB_RESUME, job);
+                }
+            }
         }
+    }
+    for (size_t i = 0; i < sim->window_count; i++) {
+        cancel_maintenance(sim, sim->windows[i]);
+    }
+    if (sim->options.features) {
+        set_quota(sim, true);
     }
     for (int i = 0; i < sim->options.nodes; i++) {
         node_order(sim, i, false);
@@ -206,6 +328,8 @@ void users_replied(struct sim *sim, int kind, uint64_t who, int code, uint64_t i
         submitted(sim, who, code, id);
     } else if (kind == ORIGIN_DRAIN || kind == ORIGIN_RESUME) {
         node_replied(sim, kind, (int)who, code);
+    } else if (kind == ORIGIN_MAINT && code == 0 && sim->window_count < 64) {
+        sim->windows[sim->window_count++] = id;
     }
 }
 
@@ -214,6 +338,19 @@ void users_coord_crashed(struct sim *sim)
     for (int i = 0; i < sim->options.nodes; i++) {
         sim->node_ops[i].pending = false; /* nobody will answer */
     }
+}
+
+static void draw_features(struct sim *sim, struct request *r, int index)
+{
+    if (sim_chance(sim, 0.2)) {
+        r->nodes_max = (uint32_t)sim_between(sim, r->nodes, sim->options.nodes);
+    }
+    r->array = sim_chance(sim, 0.15) ? (uint32_t)sim_between(sim, 1, SIM_ARRAY_MAX) : 0;
+    r->spares = sim_chance(sim, 0.1) ? 1 : 0;
+    r->singleton = r->array == 0 && sim_chance(sim, 0.1);
+    r->may_stop = sim_chance(sim, 0.6);
+    r->after = index > 0 && sim_chance(sim, 0.2) ? (int)sim_roll(sim, (uint64_t)index) : -1;
+    r->priority = sim_between(sim, -1000, 1000);
 }
 
 void users_start(struct sim *sim)
@@ -230,6 +367,11 @@ void users_start(struct sim *sim)
         r->save_every = (uint64_t)sim_between(sim, 3, 20);
         r->keep = (uint32_t)sim_between(sim, 1, 3);
         r->priority = sim_between(sim, -1, 1);
+        r->nodes_max = r->nodes;
+        r->after = -1;
+        if (sim->options.features) {
+            draw_features(sim, r, i);
+        }
         sim_after(sim, sim_between(sim, 0, sim->options.fault_phase_ms * 2 / 3), submit,
                   (uint64_t)i, 0, NULL);
     }
