@@ -243,6 +243,7 @@ void coord_start(struct sim *sim)
     sim->coord_doomed = false;
     sim->flush_set = false;
     sim->coord_life++;
+    users_coord_started(sim);
     sim_trace(sim, "coordinator starts, term %d", (int)core_term(sim->core));
     coord_input(sim, &(struct input){.kind = INPUT_TICK});
 }

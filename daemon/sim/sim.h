@@ -295,6 +295,7 @@ void users_start(struct sim *sim);
 void users_replied(struct sim *sim, int kind, uint64_t who, int code, uint64_t id);
 void users_calm(struct sim *sim);
 void users_coord_crashed(struct sim *sim);
+void users_coord_started(struct sim *sim);
 
 /* ---- check.c */
 void check_resume(struct sim *sim, const struct order *start);

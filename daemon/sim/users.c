@@ -353,6 +353,18 @@ static void draw_features(struct sim *sim, struct request *r, int index)
     r->priority = sim_between(sim, -1000, 1000);
 }
 
+/* What was not committed never was, its time too: the coordinator's clock may begin before the moment
+ * at which somebody asked for a resume. */
+void users_coord_started(struct sim *sim)
+{
+    for (size_t i = 0; i < sim->drain_count; i++) {
+        struct drain *drain = &sim->drains[i];
+        if (drain->to_ms != INT64_MAX && drain->to_ms > coord_now_ms(sim)) {
+            drain->to_ms = coord_now_ms(sim);
+        }
+    }
+}
+
 void users_start(struct sim *sim)
 {
     for (int i = 0; i < sim->options.nodes; i++) {
