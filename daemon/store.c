@@ -149,7 +149,11 @@ static int configure(struct store *store, struct err *err)
     sqlite3_busy_timeout(store->db, BUSY_TIMEOUT_MS);
     return store_exec(
         store,
+#ifdef MUTANT_no_fsync
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA wal_autocheckpoint=0;"
+#else
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0;"
+#endif
         "PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON; PRAGMA cell_size_check=ON;"
         "PRAGMA mmap_size=0; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY;",
         err);

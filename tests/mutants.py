@@ -1,7 +1,8 @@
 """mutants.py --make MAKE --jobs N --build DIR: a test suite that cannot fail is worth nothing.
 
 For each deliberate bug of tests/mutants.txt builds the one unit test that watches for it twice, without and with the bug, and
-requires that it passes without and fails with it. Bugs are `#ifdef MUTANT_name` in the sources.
+requires that it passes without and fails with it. Bugs are `#ifdef MUTANT_name` in the sources. Where the test is `dssim ARGUMENTS`,
+it is the simulator: only the files that know the bug are compiled again, and linked in front of the others.
 """
 
 import argparse
@@ -16,9 +17,10 @@ LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mutants.txt")
 def mutants():
     with open(LIST, encoding="utf-8") as f:
         for line in f:
-            fields = line.split("#")[0].split(None, 2)
+            fields = line.split("#")[0].rstrip().split(None, 1)
             if fields:
-                yield fields
+                test, what = fields[1].split("  ", 1)
+                yield fields[0], test, what.strip()
 
 
 class DoesNotBuild(Exception):
@@ -33,10 +35,10 @@ def compile_test(args, folder, test, *settings):
     return target
 
 
-def run(program):
+def run(*command):
     """(exit status, output) of a unit test; a crash or a hang counts as noticed."""
     try:
-        done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
         return done.returncode, done.stdout.decode(errors="replace")
     except subprocess.TimeoutExpired:
         return -1, "it took longer than 300 s"
@@ -47,10 +49,30 @@ def is_in_sources(name):
     return found.returncode == 0
 
 
+passes = {}  # simulations that pass without any bug, by their arguments
+
+
+def simulate(args, name, test):
+    """None, or why the mutant survived the simulator."""
+    arguments = test.split()[1:]
+    target = f"{args.build}/mutants/{name}/dssim"
+    command = [args.make, "--no-print-directory", "-s", f"-j{args.jobs}", f"BUILD={args.build}", target]
+    if subprocess.run(command).returncode != 0:
+        raise DoesNotBuild(f"{' '.join(command)} failed")
+    if test not in passes:
+        passes[test] = run(f"{args.build}/bin/dssim", *arguments)
+    if passes[test][0] != 0:
+        return f"{test} fails without the bug:\n{passes[test][1]}"
+    status, _ = run(target, *arguments)
+    return None if status != 0 else f"{test} passes with the bug in: it would not notice"
+
+
 def check(args, name, test):
     """None, or why the mutant survived."""
     if not is_in_sources(name):
         return f"no source mentions MUTANT_{name}"
+    if test.startswith("dssim "):
+        return simulate(args, name, test)
     status, output = run(compile_test(args, args.build, test))
     if status != 0:
         return f"{test} fails without the bug:\n{output}"

@@ -534,8 +534,10 @@ void job_timer(struct core *core, uint64_t id)
                    "job %" PRIu64 " (%s) is stopped: its deadline has come", job->row.id,
                    job->row.name);
         attempt_stop(core, job->attempt, "deadline");
+#ifndef MUTANT_lost_wakeup
     } else if (job->row.state == JOB_PENDING && !job->queued) {
         job_enqueue(core, job);
+#endif
     } else if (job->row.time_limit_ms > 0 && is_live(job) &&
                core->now_ms - job->attempt->row.started_ms + job->row.ran_ms >=
                    job->row.time_limit_ms) {

@@ -10,11 +10,21 @@
 
 bool node_is_usable(const struct node *node)
 {
+#ifdef MUTANT_drain_ignored
+    if (node->row.state == NODE_DRAINED && node->session != 0) {
+        return true;
+    }
+#endif
     return node->row.state == NODE_UP && node->session != 0 && node->leftover_count == 0;
 }
 
 bool gpu_is_free(const struct gpu *gpu)
 {
+#ifdef MUTANT_double_allocation
+    if (gpu->allocation != NULL && gpu->row.id % 3 == 0) {
+        return true;
+    }
+#endif
     return gpu->allocation == NULL && gpu->row.present && strcmp(gpu->row.health, "ok") == 0;
 }
 
@@ -223,6 +233,11 @@ void node_gone(struct core *core, const struct input *in)
     struct node *node = core_node_of_session(core, in->session);
     if (node != NULL) {
         disconnect(core, node);
+#ifdef MUTANT_lease_ignored
+        while (node->first != NULL) {
+            attempt_lost(core, node->first, node->seen_ms, "silent");
+        }
+#endif
         core_event(core, "node.disconnected", 0, 0, node->row.id,
                    "the worker of node %s is not connected; its ranks are trusted for %.0f s more",
                    node->row.name, (double)(node->lease_ms - core->now_ms) / 1000);

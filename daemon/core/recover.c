@@ -283,6 +283,9 @@ static void apply_budget(const struct core *core, const struct job *job, struct 
     if (v->action != VERDICT_RETRY || !v->counts) {
         return;
     }
+#ifdef MUTANT_restart_unbounded
+    return;
+#endif
     if (job->row.fruitless >= job->row.restart_max) {
         char text[sizeof v->text];
         memcpy(text, v->text, sizeof text);

@@ -207,7 +207,9 @@ static void reserve(struct pass *pass, struct job *job, const struct demand *d)
         return;
     }
     for (uint32_t k = 0; k < d->nodes; k++) {
+#ifndef MUTANT_backfill_delays
         timeline_take(tl, pass->chosen[k], d, at_ms);
+#endif
     }
     remember_nodes(job, tl, pass->chosen, d->nodes);
     pass->blocker = pass->reserved == 0 ? job->row.id : pass->blocker;

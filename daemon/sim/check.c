@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/core/load.h"
 #include "daemon/core/state.h"
 #include "daemon/ledger_verify.h"
 
@@ -27,6 +28,31 @@ void check_resume(struct sim *sim, const struct order *start)
     }
     sim_fail(sim, "job %d is to resume from %s, which nobody wrote", (int)start->job,
              start->resume_path);
+}
+
+void check_leases(struct sim *sim, const struct core *core)
+{
+    struct core_config config;
+    core_config_default(&config);
+    const struct change_list *list = core_changes(core, TABLE_ATTEMPT_NODE);
+    for (size_t i = 0; i < change_count(list); i++) {
+        const struct attempt_node_row *row = change_row(list, i);
+        const struct node *node = core_node(core, row->node_id);
+        if (row->phase != PHASE_LOST || strncmp(row->error, "silent", 6) != 0) {
+            continue;
+        }
+        for (int w = 0; w < sim->options.nodes; w++) {
+            const struct worker *worker = &sim->workers[w];
+            int64_t since_ms =
+                worker->heard_ms > sim->coord_since_ms ? worker->heard_ms : sim->coord_since_ms;
+            if (strcmp(worker->name, node->row.name) == 0 &&
+                sim->now_ms - since_ms < config.lease_ms) {
+                sim_fail(sim, "job %d is given up on %s after %d ms of silence, its lease is %d",
+                         (int)row->job_id, worker->name, (int)(sim->now_ms - since_ms),
+                         (int)config.lease_ms);
+            }
+        }
+    }
 }
 
 /* The live state and what a reload would give are the same. */
@@ -114,6 +140,25 @@ static const char *const rules[] = {
     /* restarts stay within the budget: never more than 3 without a newer checkpoint */
     "SELECT printf('job %d was restarted %d times in vain', id, fruitless) FROM job WHERE "
     "fruitless > restart_max",
+    /* a quota holds at every start */
+    "SELECT printf('account %s has %d nodes at work, its quota is %d', q.account, sum(a.nodes), "
+    "q.nodes) FROM quota q JOIN job j ON j.account = q.account JOIN attempt a ON a.job_id = j.id "
+    "AND a.ended_ms IS NULL WHERE q.user IS NULL AND q.class IS NULL GROUP BY q.id HAVING "
+    "sum(a.nodes) > q.nodes AND max(a.started_ms) > q.set_ms AND max(a.started_ms) < "
+    "coalesce(q.expires_ms, 9e18)",
+    /* nothing starts on a node under maintenance (the simulation's windows are of one node) */
+    "SELECT printf('job %d was started on %s during its maintenance', a.job_id, w.name) FROM "
+    "reservation r JOIN node w ON w.name = r.nodes JOIN attempt_node n ON n.node_id = w.id JOIN "
+    "attempt a ON a.job_id = n.job_id AND a.epoch = n.epoch WHERE r.kind = 'maint' AND "
+    "a.started_ms > max(r.start_ms, r.created_ms) AND a.started_ms < min(r.end_ms, "
+    "coalesce(r.ended_ms, r.end_ms))",
+    /* ... nor what, by its time limit, would run into it */
+    "SELECT printf('job %d may run into the maintenance of %s', a.job_id, w.name) FROM reservation "
+    "r JOIN node w ON w.name = r.nodes JOIN attempt_node n ON n.node_id = w.id AND n.epoch = 1 "
+    "JOIN "
+    "attempt a ON a.job_id = n.job_id AND a.epoch = 1 JOIN job j ON j.id = a.job_id WHERE r.kind = "
+    "'maint' AND j.time_limit_ms > 0 AND a.started_ms > r.created_ms AND a.started_ms < r.start_ms "
+    "AND a.started_ms < coalesce(r.ended_ms, 9e18) AND a.started_ms + j.time_limit_ms > r.start_ms",
     /* history has no holes */
     "SELECT printf('%d events, the last has number %d', count(*), max(seq)) FROM event HAVING "
     "count(*) <> max(seq)",

@@ -32,7 +32,9 @@ static const char replay_usage[] =
     "beside first-in-first-out and EASY backfill.\n"
     "\n"
     "  --nodes N          size of the cluster (default: the trace's header, else what fits)\n"
-    "  --policy FILE      a dsd.yaml whose scheduler settings are used\n" COMMON;
+    "  --policy FILE      a dsd.yaml whose scheduler settings are used\n"
+    "  --check            status 1 when mean wait or slowdown is worse than EASY's, or a gang "
+    "starves\n" COMMON;
 static const char whatif_usage[] =
     "usage: dssim whatif TRACE [--nodes N,N...] [--policy FILE]... [options]\n"
     "The same trace with other policies, on other numbers of nodes: one row for each combination;\n"
@@ -43,7 +45,7 @@ static const char whatif_usage[] =
     "again\n" COMMON;
 
 struct options {
-    bool whatif, plot, verbose, perfect, finished;
+    bool whatif, plot, verbose, perfect, check, finished;
     const char *trace, *plot_path;
     const char *policies[VARIANTS_MAX];
     size_t policy_count;
@@ -62,6 +64,7 @@ static const struct option long_options[] = {
     {"seed", required_argument, NULL, 's'},
     {"output", required_argument, NULL, 'o'},
     {"plot", optional_argument, NULL, 'l'},
+    {"check", no_argument, NULL, 'c'},
     {"verbose", no_argument, NULL, 'v'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -112,6 +115,9 @@ static int take(int c, struct options *o, struct err *err)
         o->plot = true;
         o->plot_path = optarg;
         return 0;
+    case 'c':
+        o->check = true;
+        return o->whatif ? err_set(err, ERR_USAGE, "--check belongs to replay") : 0;
     case 'v':
         o->verbose = true;
         return 0;
@@ -238,6 +244,29 @@ static const char *base_name(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
+/* No worse than EASY (and a hundredth for ties that fall another way), and no gang starves. */
+static int check(const struct summary *ds, const struct summary *easy, struct err *err)
+{
+    double slack_ms = 1000;
+    if (ds->never > easy->never) {
+        return err_set(err, ERR_CONFLICT, "%zu jobs never started, %zu with EASY", ds->never,
+                       easy->never);
+    }
+    if (ds->wait_mean_ms > easy->wait_mean_ms * 1.01 + slack_ms) {
+        return err_set(err, ERR_CONFLICT, "the mean wait is %.0f s, %.0f s with EASY",
+                       ds->wait_mean_ms / 1000, easy->wait_mean_ms / 1000);
+    }
+    if (ds->slowdown_mean > easy->slowdown_mean * 1.01 + 0.01) {
+        return err_set(err, ERR_CONFLICT, "the mean bounded slowdown is %.3f, %.3f with EASY",
+                       ds->slowdown_mean, easy->slowdown_mean);
+    }
+    if (ds->gang_wait_max_ms > easy->gang_wait_max_ms * 2 + 3600000) {
+        return err_set(err, ERR_CONFLICT, "a gang waited %.1f h, the longest with EASY %.1f h",
+                       ds->gang_wait_max_ms / 3600000, easy->gang_wait_max_ms / 3600000);
+    }
+    return 0;
+}
+
 static int run_all(const struct options *o, const struct trace *trace, struct err *err)
 {
     struct run *runs = mem_alloc_array(VARIANTS_MAX, sizeof *runs);
@@ -279,6 +308,9 @@ static int run_all(const struct options *o, const struct trace *trace, struct er
     }
     if (rc == 0) {
         rc = finish(o, trace, cluster, runs, count, yards, yard_count, err);
+    }
+    if (rc == 0 && o->check) {
+        rc = check(&runs[0].summary, &yards[0], err);
     }
     for (size_t i = 0; i < count; i++) {
         summary_fini(&runs[i].summary);

@@ -26,6 +26,7 @@ static int commit(void *context, struct core *core, int64_t now_ms, struct err *
         sim->coord_doomed = true;
         return err_set(err, ERR_IO, "dead");
     }
+    check_leases(sim, core);
     int rc = disk_commit(sim, core, now_ms, err);
     if (rc != 0 && sim->disk_bad) {
         sim_trace(sim, "coordinator cannot commit, and dies: %s", err->text);
@@ -240,6 +241,7 @@ void coord_start(struct sim *sim)
     sim->coord_clock_ms = core_now_ms(sim->core) - sim->now_ms;
     sim->pump = pump_create(sim->core, &ops, sim, &sink, sim);
     sim->coord_up = true;
+    sim->coord_since_ms = sim->now_ms;
     sim->coord_doomed = false;
     sim->flush_set = false;
     sim->coord_life++;

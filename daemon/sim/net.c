@@ -142,6 +142,7 @@ static void deliver(struct sim *sim, struct worker *worker, const struct message
                     reply_token token)
 {
     struct input in = {.kind = m->kind, .session = worker->session, .token = token};
+    worker->heard_ms = sim->now_ms;
     struct part part = {.job = m->job,
                         .epoch = m->epoch,
                         .phase = m->phase,

@@ -27,7 +27,7 @@
 
 #define SIM_NODES_MAX 6
 #define SIM_GPUS_MAX  4
-#define SIM_RANKS_MAX 16 /* of a gang */
+#define SIM_RANKS_MAX (SIM_NODES_MAX * SIM_GPUS_MAX) /* of a gang */
 #define SIM_JOBS_MAX  64
 #define SIM_ARRAY_MAX 4
 
@@ -63,8 +63,8 @@ struct sim_options {
     bool sqlite; /* the real store on a disk that loses power; else tables in memory */
     int64_t disk_full_ms, disk_sync_ms, disk_slow_ms; /* only of SQLite */
     double crash_in_commit;                           /* each, before and after */
-    bool features; /* arrays, dependencies, preemption, maintenance, quotas ... */
-    int64_t operator_ms;                              /* cancels, holds, drains, verifications */
+    bool features;       /* arrays, dependencies, preemption, maintenance, quotas ... */
+    int64_t operator_ms; /* cancels, holds, drains, verifications */
 };
 
 /* ---- gang.c */
@@ -108,6 +108,7 @@ struct worker {
     uint64_t term_seen;
     int64_t deliver_up_ms, deliver_down_ms; /* a connection keeps the order */
     struct up *up_first, *up_last;          /* owned; net.c */
+    int64_t heard_ms;                       /* when the coordinator last got something from it */
     int64_t cut_until_ms;                   /* partition */
     int64_t mute_up_ms, mute_down_ms;       /* until then nothing arrives, one way */
     bool broken[SIM_GPUS_MAX];              /* accelerators */
@@ -158,6 +159,7 @@ struct sim {
     char dir[64];
     bool coord_up, coord_doomed; /* doomed: it dies at the end of this flush */
     uint64_t coord_life;
+    int64_t coord_since_ms; /* when it started */
     int64_t coord_clock_ms; /* its time minus sim time */
     int64_t coord_frozen_until_ms;
     struct store *store;   /* of SQLite */
@@ -300,6 +302,8 @@ void users_coord_started(struct sim *sim);
 /* ---- check.c */
 void check_resume(struct sim *sim, const struct order *start);
 void check_reload(struct sim *sim);
+/* No node is given up for silence before its lease is over. */
+void check_leases(struct sim *sim, const struct core *core);
 /* The whole database; final: every job must have ended. */
 void check_database(struct sim *sim, bool final);
 bool check_all_ended(struct sim *sim);

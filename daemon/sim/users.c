@@ -41,7 +41,7 @@ static void submit(struct sim *sim, uint64_t index, uint64_t b, void *payload)
                            .has_train = r->has_train,
                            .train = {.steps = r->steps},
                            .checkpoint = {.keep = r->keep},
-                           .restart_max = 3,
+                           .restart_max = (uint32_t)index % 4,
                            .time_limit_ms = index % 7 == 6 ? 300000 : 0};
     uint32_t members[SIM_ARRAY_MAX] = {0, 1, 2, 3};
     struct dependency needs = {.kind = DEPENDENCY_AFTER_ANY};
@@ -353,8 +353,8 @@ static void draw_features(struct sim *sim, struct request *r, int index)
     r->priority = sim_between(sim, -1000, 1000);
 }
 
-/* What was not committed never was, its time too: the coordinator's clock may begin before the moment
- * at which somebody asked for a resume. */
+/* What was not committed never was, its time too: the coordinator's clock may begin before the
+ * moment at which somebody asked for a resume. */
 void users_coord_started(struct sim *sim)
 {
     for (size_t i = 0; i < sim->drain_count; i++) {
