@@ -229,7 +229,9 @@ bool sched_preempt(struct timeline *tl, const struct demand *d, struct sched_pla
     }
     size_t slots_bytes = tl->slot_count * sizeof *tl->slots;
     struct slot *original = mem_alloc(slots_bytes > 0 ? slots_bytes : 1);
-    memcpy(original, tl->slots, slots_bytes);
+    if (slots_bytes > 0) {
+        memcpy(original, tl->slots, slots_bytes);
+    }
     struct trial t = {
         .tl = tl,
         .d = d,
@@ -245,7 +247,7 @@ bool sched_preempt(struct timeline *tl, const struct demand *d, struct sched_pla
     if (ok) {
         take(&t, victims, count, chosen, plan);
         *start_ms = t.at_ms;
-    } else {
+    } else if (slots_bytes > 0) {
         memcpy(tl->slots, original, slots_bytes);
     }
     free(chosen);

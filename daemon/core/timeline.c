@@ -314,7 +314,9 @@ int64_t timeline_earliest(const struct timeline *tl, const struct demand *d, int
             add_ranges(tl, i, d, until_ms, &changes);
         }
     }
-    qsort(changes.items, changes.count, sizeof *changes.items, compare_changes);
+    if (changes.count > 0) {
+        qsort(changes.items, changes.count, sizeof *changes.items, compare_changes);
+    }
     for (size_t k = 0; k < changes.count && found_ms == TIME_NEVER; k++) {
         const struct change *c = &changes.items[k];
         count[c->place] += (uint32_t)c->by;
