@@ -201,12 +201,10 @@ static bool check(struct core *core, const struct input *in)
         hostlist_fini(&names);
         return false;
     }
-    size_t known = 0;
     const char *unknown = NULL;
     char name[80] = "";
     for (size_t i = 0; i < names.count; i++) {
         bool there = core_node_by_name(core, names.names[i]) != NULL;
-        known += there;
         if (!there && unknown == NULL) {
             snprintf(name, sizeof name, "%s", names.names[i]);
             unknown = name;
