@@ -58,7 +58,8 @@ static const char help_run[] =
     "Results are reproducible to the bit for one number of ranks and threads.\n"
     "\n"
     "Prints a line a step: step= tokens= loss= mtp_loss= balance_maxvio= grad_norm= lr=\n"
-    "tok_s= step_ms= and, when it validated, valid_loss= (losses in nats a token).\n";
+    "tok_s= step_ms= and, when it validated, valid_loss= valid_maxvio= (losses in nats a\n"
+    "token), and maxvio_layers=, balance_maxvio of each layer.\n";
 
 static const char help_inspect[] =
     "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, a Hugging Face folder,\n"

@@ -39,7 +39,7 @@ MAIN = {
     "valid_every": 50,
     "valid_batches": 4,
 }
-SMALL = {**MAIN, "sequence_length": 128, "global_batch": 16, "steps": 150, "optimizer": {"lr": 3e-4, "warmup_steps": 15}}
+SMALL = {**MAIN, "sequence_length": 128, "global_batch": 16, "steps": 100, "optimizer": {"lr": 3e-4, "warmup_steps": 10}}
 LONG = {
     **SMALL,
     "global_batch": 8,
@@ -94,6 +94,8 @@ def runs_of(group, seed):
             ("bias update off", LONG, SMALL_MODEL, base + ["bias_update_speed=0"]),
             ("gamma 0.001", LONG, SMALL_MODEL, base + ["bias_update_speed=0.001", until]),
             ("gamma 0.01", LONG, SMALL_MODEL, base + ["bias_update_speed=0.01", until]),
+            ("gamma 0.001 to the end", LONG, SMALL_MODEL, base + ["bias_update_speed=0.001"]),
+            ("gamma 0.01 to the end", LONG, SMALL_MODEL, base + ["bias_update_speed=0.01"]),
         ]
     if group == "mtp":
         module = {**SMALL_MODEL, "num_nextn_predict_layers": 1}
