@@ -59,16 +59,16 @@ static inline void oracle_from(struct layer_fixture *f)
     }
 }
 
-/* A random model shape of at least 2 positions, FP32, one rank. The layer is built and filled;
- * prefix of names is "p.". */
-static inline void layer_start(struct layer_fixture *f, const struct op_table *op,
-                               layer_build *build, void *layer)
+/* A random model shape of at least 2 positions, one rank. The layer is built and filled; prefix of
+ * names is "p.". */
+static inline void layer_start_as(struct layer_fixture *f, enum precision precision,
+                                  const struct op_table *op, layer_build *build, void *layer)
 {
     size_t batch = pick(1, 3), seq = pick(2, 6);
     *f = (struct layer_fixture){
         .config = fixture_config(), .mesh = fixture_mesh(), .shape = {batch, seq, batch * seq}};
     f->params.op = op;
-    f->params.recipe = recipe_of(PRECISION_FP32);
+    f->params.recipe = recipe_of(precision);
     f->router.experts = f->config.n_routed_experts;
     f->router.bias = random_floats(f->router.experts, -1, 0.2);
     f->router.load = calloc(f->router.experts, sizeof *f->router.load);
@@ -77,7 +77,7 @@ static inline void layer_start(struct layer_fixture *f, const struct op_table *o
     rope_table(&f->config, seq, f->rope);
     f->ctx = (struct ctx){.op = op,
                           .config = &f->config,
-                          .recipe = recipe_of(PRECISION_FP32),
+                          .recipe = recipe_of(precision),
                           .grad_scale = 0.5f,
                           .balance_scale = 1,
                           .count_load = true,
@@ -96,7 +96,14 @@ static inline void layer_start(struct layer_fixture *f, const struct op_table *o
             p->weight[j] = (float)(p->is_vector ? uniform(0.5, 1.5) : uniform(-gain, gain));
         }
     }
+    params_refresh(&f->params);
     oracle_from(f);
+}
+
+static inline void layer_start(struct layer_fixture *f, const struct op_table *op,
+                               layer_build *build, void *layer)
+{
+    layer_start_as(f, PRECISION_FP32, op, build, layer);
 }
 
 static inline void layer_stop(struct layer_fixture *f)

@@ -176,16 +176,24 @@ static void test_bf16(void **state)
 
 struct tiling {
     size_t rows, cols; /* of a tile */
+    bool pow2;         /* scales */
 };
 
-/* y = x with one scale a tile, from the definition: largest magnitude (at least 1e-4) to 448. */
-static void quantise_tile_slowly(struct mat x, struct mat y)
+/* y = x with one scale a tile, from the definition: largest magnitude (at least 1e-4) to 448, or by
+ * the least power of two to 448 or below. */
+static void quantise_tile_slowly(struct mat x, bool pow2, struct mat y)
 {
     float amax = 1e-4f;
     for (size_t i = 0; i < x.rows * x.cols; i++) {
         amax = fmaxf(amax, fabsf(x.data[i / x.cols * x.ld + i % x.cols]));
     }
     float scale = amax / 448.0f;
+    for (int e = -40; pow2 && e < 128; e++) {
+        if (ldexp(448, e) >= (double)amax) {
+            scale = (float)ldexp(1, e);
+            break;
+        }
+    }
     for (size_t i = 0; i < x.rows * x.cols; i++) {
         unsigned code = nearest_code(x.data[i / x.cols * x.ld + i % x.cols] / scale);
         y.data[i / x.cols * y.ld + i % x.cols] = (float)value_of(code) * scale;
@@ -198,7 +206,7 @@ static void quantise_slowly(struct mat x, struct tiling tile, struct mat y)
         for (size_t c = 0; c < x.cols; c += tile.cols) {
             size_t rows = x.rows - r < tile.rows ? x.rows - r : tile.rows;
             size_t cols = x.cols - c < tile.cols ? x.cols - c : tile.cols;
-            quantise_tile_slowly(mat_cols(mat_rows(x, r, rows), c, cols),
+            quantise_tile_slowly(mat_cols(mat_rows(x, r, rows), c, cols), tile.pow2,
                                  mat_cols(mat_rows(y, r, rows), c, cols));
         }
     }
@@ -248,10 +256,52 @@ static void test_tiles(void **state)
     (void)state;
     EACH_KERNELS(k)
     {
-        check_tiles(k->fp8_row, (struct tiling){1, 128}, false, 1);
-        check_tiles(k->fp8_col, (struct tiling){128, 1}, true, 0);
-        check_tiles(k->fp8_block, (struct tiling){128, 128}, false, 128);
+        check_tiles(k->fp8_row, (struct tiling){1, 128, false}, false, 1);
+        check_tiles(k->fp8_col, (struct tiling){128, 1, false}, true, 0);
+        check_tiles(k->fp8_row_pow2, (struct tiling){1, 128, true}, false, 1);
+        check_tiles(k->fp8_col_pow2, (struct tiling){128, 1, true}, true, 0);
+        check_tiles(k->fp8_block, (struct tiling){128, 128, false}, false, 128);
     }
+}
+
+/* A power-of-two scale is the least that fits, at its edges too, and NaN for what is not finite. */
+static void test_pow2_scale(void **state)
+{
+    (void)state;
+    for (int e = -12; e < 100; e++) {
+        float top = ldexpf(448, e);
+        const float amax[] = {nextafterf(top, 0), top, nextafterf(top, INFINITY)};
+        for (int i = 0; i < 3; i++) {
+            assert_true(fp8_scale_pow2(float_bits(amax[i])) == ldexpf(1, i < 2 ? e : e + 1));
+        }
+    }
+    assert_true(fp8_scale_pow2(0) == fp8_scale_pow2(float_bits(1e-4f)));
+    assert_true(isnan(fp8_scale_pow2(float_bits(INFINITY))) && isnan(fp8_scale_pow2(0x7FFFFFFF)));
+}
+
+/* From rows to columns with power-of-two scales nothing is rounded again that stays normal in both
+ * tiles; with exact scales it is. */
+static void test_pow2_retile(void **state)
+{
+    (void)state;
+    const struct kernels *k = kernels_best();
+    struct mat x = random_mat(128, 128), y = random_mat(128, 128), z = random_mat(128, 128);
+    for (size_t i = 0; i < 128 * x.ld; i++) {
+        x.data[i] = 1 + (float)random_below(1000) / 1000; /* one binade: scales differ little */
+    }
+    k->fp8_row_pow2(&(struct quantise_args){x, y}, 0, 128);
+    k->fp8_col_pow2(&(struct quantise_args){y, z}, 0, 128);
+    size_t moved = 0;
+    for (size_t r = 0; r < 128; r++) {
+        assert_memory_equal(y.data + r * y.ld, z.data + r * z.ld, 128 * sizeof(float));
+    }
+    k->fp8_row(&(struct quantise_args){x, y}, 0, 128);
+    k->fp8_col(&(struct quantise_args){y, z}, 0, 128);
+    for (size_t r = 0; r < 128; r++) {
+        moved += memcmp(y.data + r * y.ld, z.data + r * z.ld, 128 * sizeof(float)) != 0;
+    }
+    assert_true(moved > 0);
+    free(x.data), free(y.data), free(z.data);
 }
 
 /* A column kernel split between threads at multiples of 64 gives what the whole gives. */
@@ -318,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_all_codes),     cmocka_unit_test(test_all_ties),
         cmocka_unit_test(test_extremes),      cmocka_unit_test(test_random_floats),
         cmocka_unit_test(test_bf16),          cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_pow2_scale),    cmocka_unit_test(test_pow2_retile),
         cmocka_unit_test(test_columns_split), cmocka_unit_test(test_error_bound),
         cmocka_unit_test(test_poison),
     };

@@ -103,6 +103,68 @@ static void test_bf16_storage(void **state)
     }
 }
 
+/* Is each row on the E4M3 grid of its own largest number? */
+static void assert_fp8_rows(struct mat m, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const float *x = m.data + r * m.ld;
+        float top = 0;
+        for (size_t c = 0; c < m.cols; c++) {
+            top = fmaxf(top, fabsf(x[c]));
+        }
+        float scale = fmaxf(top, 1e-4f) / 448;
+        for (size_t c = 0; c < m.cols; c++) {
+            assert_true(fabsf(fp8_round(x[c] / scale) * scale - x[c]) <= 1e-6f * fabsf(x[c]));
+        }
+    }
+}
+
+/* What rounding once more does not change is on the grid already. */
+static void assert_on_grid(const struct op_table *op, enum op_format format, struct mat m,
+                           size_t rows)
+{
+    struct mat again = random_mat(rows, m.cols);
+    op->quantise(format, (struct op_groups){0}, mat_rows(m, 0, rows), again);
+    for (size_t r = 0; r < rows; r++) {
+        assert_memory_equal(again.data + r * again.ld, m.data + r * m.ld, m.cols * sizeof(float));
+    }
+    free(again.data);
+}
+
+/* In an FP8 run the recipe's formats are what is kept: E5M6 of the attention's output, FP8 of
+ * SwiGLU's inputs, FP8 with power-of-two scales of what went to the experts, BF16 of what came
+ * back. */
+static void test_fp8_storage(void **state)
+{
+    (void)state;
+    size_t mixtures = 0;
+    for (int trial = 0; trial < 12; trial++) {
+        struct layer_fixture f;
+        struct block m = {0};
+        layer_number = (uint32_t)trial % 3;
+        layer_start_as(&f, PRECISION_FP8, op_cpu(1), build_block, &m);
+        size_t rows = f.shape.rows, pairs = rows * f.config.num_experts_per_tok;
+        struct mat x = random_mat(rows, f.config.hidden_size), y = random_mat(rows, x.cols);
+        f.ctx.op->copy(x, m.x);
+        assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);
+        assert_on_grid(f.ctx.op, OP_E5M6_ROW, m.mla.out, rows);
+        const struct ffn *ffn = m.is_moe ? &m.moe.routed : &m.ffn;
+        size_t width = ffn->gu.cols / 2, count = m.is_moe ? pairs : rows;
+        assert_fp8_rows(mat_cols(ffn->gu, 0, width), count);
+        assert_fp8_rows(mat_cols(ffn->gu, width, width), count);
+        if (m.is_moe) {
+            mixtures++;
+            assert_on_grid(f.ctx.op, OP_FP8_ROW_POW2, m.moe.x_rows, pairs);
+            assert_bf16(m.moe.y_rows, pairs);
+            assert_true(f.ctx.op->sum_squares(m.moe.y_rows.data, pairs * x.cols) > 0);
+        }
+        assert_true(f.ctx.op->sum_squares(m.mla.out.data, rows * m.mla.out.cols) > 0);
+        free(x.data), free(y.data);
+        layer_stop(&f);
+    }
+    assert_true(mixtures > 0 && mixtures < 12);
+}
+
 /* ---- a prediction module: the objective is its loss */
 
 struct module {
@@ -193,6 +255,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_block),
         cmocka_unit_test(test_bf16_storage),
+        cmocka_unit_test(test_fp8_storage),
         cmocka_unit_test(test_mtp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
