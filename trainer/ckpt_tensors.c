@@ -70,6 +70,7 @@ static struct ckpt_tensor *add(struct ckpt_tensors *t, const struct param *p, fl
                               .cols = p->cols,
                               .is_vector = p->is_vector,
                               .owned = owned && !p->copy,
+                              .holders = p->expert >= 0 ? CKPT_HELD_BY_DATA : CKPT_HELD_BY_BATCH,
                               .count = p->count,
                               .data = data};
     snprintf(x->name, sizeof x->name, "%s", p->name);
@@ -77,11 +78,12 @@ static struct ckpt_tensor *add(struct ckpt_tensors *t, const struct param *p, fl
 }
 
 static void add_moment(struct ckpt_tensors *t, const struct param *p, const struct optim_part *part,
-                       enum optim_state state, bool owned)
+                       enum optim_state state, bool owned, bool parted)
 {
     struct ckpt_tensor *x = add(t, p, part->state[state], owned);
     snprintf(x->name, sizeof x->name, CKPT_MOMENT_PREFIX "%s.%s", optim_state_name(state), p->name);
     x->moment = true;
+    x->holders = parted ? CKPT_HELD_ALONE : x->holders;
     x->host = state == OPTIM_EMA;
     x->optional = state == OPTIM_EMA;
     x->first = part->first;
@@ -96,6 +98,7 @@ static void add_bias(struct ckpt_tensors *t, const struct router *r, bool owned)
                               .is_vector = true,
                               .owned = owned,
                               .host = true,
+                              .holders = CKPT_HELD_BY_WORLD,
                               .count = r->experts,
                               .data = r->bias};
     snprintf(x->name, sizeof x->name, "%s", r->name);
@@ -118,7 +121,7 @@ void ckpt_tensors_init(struct ckpt_tensors *t, const struct optim *optim,
         const struct optim_part *part = &optim->part[i];
         for (int s = 0; s < OPTIM_STATES && part->state[s] != NULL; s++) {
             add_moment(t, &optim->params[part->param], part, (enum optim_state)s,
-                       parted || owned[part->param]);
+                       parted || owned[part->param], parted);
         }
     }
     free(owned);

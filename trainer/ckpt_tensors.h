@@ -13,14 +13,22 @@
 #include "trainer/model.h"
 #include "trainer/optim.h"
 
+/* The ranks whose values of a tensor must be the same (replicas.h). */
+enum ckpt_holders {
+    CKPT_HELD_ALONE,    /* another rank's part is another part */
+    CKPT_HELD_BY_BATCH, /* dense parameters: the ranks that share the batch */
+    CKPT_HELD_BY_DATA,  /* an expert's */
+    CKPT_HELD_BY_WORLD, /* router biases */
+};
 struct ckpt_tensor {
     char name[160];
     uint32_t rows, cols; /* of the whole tensor */
     bool is_vector;
-    bool owned;     /* this rank writes it */
-    bool host;      /* data is host memory, not the back end's */
-    bool moment;    /* of the optimiser */
-    bool optional;  /* a checkpoint may do without: a run that kept no moving average */
+    bool owned;    /* this rank writes it */
+    bool host;     /* data is host memory, not the back end's */
+    bool moment;   /* of the optimiser */
+    bool optional; /* a checkpoint may do without: a run that kept no moving average */
+    enum ckpt_holders holders;
     uint64_t first; /* element of the tensor that data begins with */
     size_t count;
     float *data; /* borrowed */

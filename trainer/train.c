@@ -31,6 +31,7 @@
 #include "trainer/optim.h"
 #include "trainer/pipeline.h"
 #include "trainer/profile.h"
+#include "trainer/replicas.h"
 #include "trainer/report.h"
 #include "trainer/schedule.h"
 #include "trainer/tie.h"
@@ -468,7 +469,14 @@ static bool validation_is_due(const struct train *t)
 
 static int save(struct train *t, struct err *err)
 {
-    int rc = ckpt_save(t->saver, &t->at, &t->stall_ms, err);
+    const struct train_options *o = t->o;
+    const struct replica_groups groups = {.world = o->world, .batch = o->batch, .data = o->data};
+    int rc = replicas_check(&t->tensors, o->op, o->mesh, &groups, err);
+    if (rc == ERR_SILENT) {
+        return err_wrap(err, "step %" PRIu64 " is not saved", t->at.step);
+    }
+    TRY(rc);
+    rc = ckpt_save(t->saver, &t->at, &t->stall_ms, err);
     t->saved_at_ms = clock_boot_ms();
     return rc;
 }
