@@ -1,6 +1,7 @@
 # One line a file.
 CORE_SRC := \
   daemon/core/attempt.c \
+  daemon/core/attempt_time.c \
   daemon/core/check.c \
   daemon/core/checkpoint.c \
   daemon/core/core.c \
