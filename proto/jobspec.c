@@ -100,7 +100,7 @@ static int derive_train(struct jobspec *spec, const struct yaml_item *train, str
     if (t->optimizer.warmup_steps == UNSET) {
         t->optimizer.warmup_steps = t->steps / 10 < 2000 ? t->steps / 10 : 2000;
     }
-    if (t->data_valid == NULL) {
+    if (t->data.valid == NULL) {
         if (t->valid_every != UNSET && t->valid_every != 0) {
             return yaml_refuse(yaml_get(train, "valid_every"), err, "needs data.valid");
         }
@@ -198,8 +198,10 @@ static int check(struct jobspec *spec, const struct yaml_item *root, const char 
     TRY(jobspec_check_times(spec, root, err));
     TRY(check_text(spec, root, err));
     TRY(resolve(&spec->train.model, spec_dir, root, err));
-    TRY(resolve(&spec->train.data_train, spec_dir, root, err));
-    TRY(resolve(&spec->train.data_valid, spec_dir, root, err));
+    for (uint32_t i = 0; i < spec->train.data.source_count; i++) {
+        TRY(resolve(&spec->train.data.sources[i].prefix, spec_dir, root, err));
+    }
+    TRY(resolve(&spec->train.data.valid, spec_dir, root, err));
     TRY(resolve(&spec->train.init_from, spec_dir, root, err));
     return resolve(&spec->checkpoint.dir, spec_dir, root, err);
 }
@@ -282,8 +284,7 @@ void jobspec_fini(struct jobspec *spec)
     free(spec->stage);
     free(spec->queue);
     free(spec->train.model);
-    free(spec->train.data_train);
-    free(spec->train.data_valid);
+    data_spec_fini(&spec->train.data);
     free(spec->train.init_from);
     free(spec->checkpoint.dir);
     free_list(spec->command, spec->command_count);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "lib/err.h"
+#include "proto/data_spec.h"
 #include "proto/recipe.h"
 #include "proto/schedule_spec.h"
 
@@ -42,9 +43,8 @@ enum decay_group {
 };
 
 struct train_spec {
-    char *model;      /* path of config.json, absolute */
-    char *data_train; /* prefix of .bin/.idx, absolute */
-    char *data_valid; /* or NULL: no validation */
+    char *model; /* path of config.json, absolute */
+    struct data_spec data;
     char *init_from; /* folder of a checkpoint whose weights the run starts with, absolute; or NULL:
                         random weights */
     uint32_t sequence_length; /* tokens; default 256 */
@@ -75,7 +75,7 @@ struct train_spec {
     double init_std;           /* default 0.006 */
     uint64_t seed;             /* default 1 */
     uint64_t valid_every;      /* steps; default checkpoint.every in steps, else a twentieth of
-                                the run; 0 never, and always when there is no data_valid */
+                                the run; 0 never, and always when there is no data.valid */
     uint32_t valid_batches;    /* global batches a validation; default 4 */
 };
 

@@ -291,18 +291,11 @@ static const char *const pipeline_kinds[] = {"1f1b", "dualpipev", NULL};
     }
 
 /* Offsets of the inner tables count from the start of train_spec: their YAML_MAP has offset 0. */
-static const struct yaml_field data_fields[] = {{.key = "train",
-                                                 .type = YAML_TEXT,
-                                                 AT(data_train),
-                                                 .required = true,
-                                                 .valid = valid_path,
-                                                 .allowed = "prefix of .bin and .idx"},
-                                                {.key = "valid",
-                                                 .type = YAML_TEXT,
-                                                 AT(data_valid),
-                                                 .valid = valid_path,
-                                                 .allowed = ALLOWED_PATH},
-                                                {.key = NULL}};
+static int read_data(const struct yaml_item *item, void *place, struct err *err)
+{
+    return data_spec_read(place, item, err);
+}
+
 static const struct yaml_field parallel_fields[] = {
     WHOLE32("pipeline", pipeline, 1, 65536),
     WHOLE32("expert", expert, 1, 65536),
@@ -329,8 +322,9 @@ static const struct yaml_field train_fields[] = {
      .valid = valid_path,
      .allowed = "path of a Hugging Face config.json"},
     {.key = "data",
-     .type = YAML_MAP,
-     .fields = data_fields,
+     .type = YAML_CUSTOM,
+     AT(data),
+     .read = read_data,
      .required = true,
      .allowed = "{train: PREFIX, valid: PREFIX}"},
     {.key = "init_from",

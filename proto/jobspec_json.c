@@ -55,10 +55,7 @@ static void put_train(struct buf *out, const struct train_spec *t)
     buf_append_str(out, "{");
     put_text(out, "model", t->model);
     put_key(out, "data");
-    buf_append_str(out, "{");
-    put_text(out, "train", t->data_train);
-    put_text(out, "valid", t->data_valid);
-    buf_append_str(out, "}");
+    data_spec_put(out, &t->data);
     put_text(out, "init_from", t->init_from);
     put_u64(out, "sequence_length", t->sequence_length);
     put_u64(out, "global_batch", t->global_batch);

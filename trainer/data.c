@@ -195,8 +195,9 @@ int dataset_open(struct dataset *d, const char *prefix, struct err *err)
         rc = err_set_errno(err, "cannot map %s", idx_path);
         goto out;
     }
+    d->index = index;
+    d->index_bytes = idx_bytes;
     rc = dataset_check_index(d, index, idx_bytes, bin_bytes, idx_path, err);
-    munmap(index, idx_bytes);
 out:
     if (idx_fd >= 0) {
         close(idx_fd);
@@ -213,8 +214,27 @@ void dataset_close(struct dataset *d)
     if (d->bin_path != NULL && d->bin_fd >= 0) {
         close(d->bin_fd);
     }
+    if (d->index != NULL) {
+        munmap((void *)(uintptr_t)d->index, d->index_bytes);
+    }
     free(d->bin_path);
     *d = (struct dataset){.bin_fd = -1};
+}
+
+/* Place in the stream of a document's first token; of the one after the last, its end. */
+static uint64_t document_start(const struct dataset *d, uint64_t document)
+{
+    const uint8_t *pointer = d->index + HEADER_BYTES + d->sequences * 4;
+    const uint8_t *list = pointer + d->sequences * 8;
+    uint64_t sequence = get_u64(list + 8 * document);
+    return sequence == d->sequences ? d->tokens : get_u64(pointer + 8 * sequence) / d->token_bytes;
+}
+
+uint64_t dataset_document(const struct dataset *d, uint64_t document, uint64_t *first)
+{
+    assert(document < d->documents);
+    *first = document_start(d, document);
+    return document_start(d, document + 1) - *first;
 }
 
 static int64_t token_at(enum data_type type, const uint8_t *p)

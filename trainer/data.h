@@ -38,6 +38,8 @@ struct dataset {
     uint32_t token_bytes;
     uint64_t tokens;
     uint64_t sequences, documents;
+    const uint8_t *index; /* owned; the mapped .idx */
+    size_t index_bytes;
 };
 
 /* Opens and checks PREFIX.idx against PREFIX.bin. ERR_NOT_FOUND, ERR_DATA with the place and the
@@ -49,6 +51,9 @@ void dataset_close(struct dataset *d); /* a zeroed one is fine */
  * but the file. */
 int dataset_check_index(struct dataset *d, const uint8_t *index, size_t bytes, uint64_t bin_bytes,
                         const char *name, struct err *err);
+
+/* Tokens of a document; *first is the place of its first in the stream. */
+uint64_t dataset_document(const struct dataset *d, uint64_t document, uint64_t *first);
 
 /* count tokens of the stream from `first` on into out. ERR_DATA when a token is not below vocab or
  * the file got shorter. */

@@ -1,5 +1,5 @@
-/* The sequences of a run: training and validation corpus, and which of their windows a step shows.
- */
+/* The sequences of a run: its sources of training text, mixed by weight, and the validation corpus;
+ * and where in the training text the run stands. */
 #ifndef TRAINER_FEED_H
 #define TRAINER_FEED_H
 
@@ -8,26 +8,31 @@
 
 #include "lib/err.h"
 #include "proto/jobspec.h"
+#include "trainer/corpus.h"
+#include "trainer/cursor.h"
 #include "trainer/data.h"
-#include "trainer/sampler.h"
+#include "trainer/mixture.h"
 
 struct feed {
-    struct dataset train, valid;
+    struct corpus *sources; /* owned */
+    uint32_t source_count;
+    struct mixture mixture;
+    struct cursor cursor;  /* with the job file's skip list; at position 0 after feed_open */
+    uint64_t train_tokens; /* of all sources */
+    struct dataset valid;
     bool has_valid;
-    struct sampler sampler;
     uint64_t valid_windows;
-    uint32_t vocab;
+    uint32_t sequence_length, vocab;
 };
 
-/* ERR_DATA when a corpus is too short for one sequence; ERR_CONFIG when its tokenizer has ids that
- * are not below vocab. */
+/* ERR_DATA when a corpus is too short for one sequence; ERR_CONFIG when its tokenizer, or fill in
+ * the middle, has ids that are not below vocab. */
 int feed_open(struct feed *f, const struct train_spec *spec, uint32_t vocab, struct err *err);
-void feed_close(struct feed *f);
+void feed_close(struct feed *f); /* a zeroed one is fine */
 
-/* count sequences of sequence_length + 1 tokens each into tokens: positions first, first + 1, ...
- * of the run. */
-int feed_train(const struct feed *f, uint64_t first, uint32_t count, int32_t *tokens,
-               struct err *err);
+/* The sequences first, first + 1, ... counted from the cursor on, of sequence_length + 1 tokens
+ * each. */
+int feed_train(struct feed *f, uint64_t first, uint32_t count, int32_t *tokens, struct err *err);
 /* The same of the validation set: members first... of its n fixed windows. */
 int feed_valid(const struct feed *f, uint64_t first, uint32_t count, uint64_t n, int32_t *tokens,
                struct err *err);

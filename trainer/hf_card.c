@@ -135,15 +135,29 @@ static void put_model(struct buf *out, const struct hf_card *card)
 
 /* ---- the training */
 
-static void put_data(struct buf *out, const struct hf_card *card, const json_t *train)
+/* The corpus, or each of a mixture with its weight. */
+static void put_sources(struct buf *out, const json_t *train)
 {
-    const char *text = get_text(train, "data", "train");
-    const char *valid = get_text(train, "data", "valid");
-    begin_row(out, "data");
-    if (text != NULL) {
-        put_code(out, text);
+    const json_t *corpus = json_object_get(json_object_get(train, "data"), "train");
+    if (json_is_string(corpus)) {
+        put_code(out, json_string_value(corpus));
         buf_append_str(out, ", ");
     }
+    for (size_t i = 0; i < json_array_size(corpus); i++) {
+        const json_t *source = json_array_get(corpus, i);
+        const char *prefix = json_string_value(json_object_get(source, "prefix"));
+        if (prefix != NULL) {
+            put_code(out, prefix);
+            buf_printf(out, " (weight %g), ", json_number_value(json_object_get(source, "weight")));
+        }
+    }
+}
+
+static void put_data(struct buf *out, const struct hf_card *card, const json_t *train)
+{
+    const char *valid = get_text(train, "data", "valid");
+    begin_row(out, "data");
+    put_sources(out, train);
     put_count(out, card->facts->corpus_tokens);
     buf_append_str(out, " tokens");
     if (valid != NULL) {

@@ -102,7 +102,10 @@ int hf_tokenizer_of(struct hf_tokenizer *t, const char *choice, const char *ckpt
 {
     json_t *run = facts->run != NULL ? json_loads(facts->run, 0, NULL) : NULL;
     const json_t *train = json_object_get(run, "train");
-    const char *text = json_string_value(json_object_get(json_object_get(train, "data"), "train"));
+    /* one corpus, or a list: the sources share a tokenizer */
+    const json_t *corpus = json_object_get(json_object_get(train, "data"), "train");
+    corpus = json_is_array(corpus) ? json_object_get(json_array_get(corpus, 0), "prefix") : corpus;
+    const char *text = json_string_value(corpus);
     const char *begun = json_string_value(json_object_get(train, "init_from"));
     char *files[] = {mem_printf("%s/" MAIN_FILE, ckpt_dir),
                      text != NULL ? mem_printf("%s" PACKED, text) : NULL,

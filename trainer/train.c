@@ -177,7 +177,7 @@ static void take_over(struct train *t, struct ckpt_facts *was)
 {
     t->at.step = was->step;
     t->at.tokens = was->tokens;
-    t->at.position = was->position;
+    t->at.position = t->feed.cursor.position = was->position;
     t->at.loss = was->loss;
     t->at.mtp_loss = was->mtp_loss;
     t->at.valid_loss = was->valid_loss;
@@ -259,7 +259,7 @@ static int setup(struct train *t, struct err *err)
     uint64_t count;
     my_share(t, t->spec->global_batch, &first, &count);
     t->tokens = mem_alloc_array((size_t)count * (t->spec->sequence_length + 1), sizeof *t->tokens);
-    ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train.tokens);
+    ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train_tokens);
     if (o->resume_dir != NULL) {
         TRY(resume(t, err));
     } else if (t->spec->init_from != NULL) {
@@ -321,7 +321,7 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     double targets = (double)t->now.batch * t->spec->sequence_length;
     const struct pipeline_feed feed = {t, train_tokens};
     int64_t start = clock_boot_ns();
-    int rc = feed_train(&t->feed, t->at.position + first, (uint32_t)count, t->tokens, err);
+    int rc = feed_train(&t->feed, first, (uint32_t)count, t->tokens, err);
     t->data_wait_ns += clock_boot_ns() - start;
     TRY(agree(t->o->world, rc, "reading the data", err));
     model_zero_grad(t->model);
@@ -413,7 +413,8 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     model_refresh(t->model);
     t->at.step = step;
     t->at.tokens += (uint64_t)sums[TOKENS];
-    t->at.position += t->now.batch;
+    cursor_advance(&t->feed.cursor, t->now.batch);
+    t->at.position = t->feed.cursor.position;
     t->at.loss = out->loss;
     t->at.mtp_loss = out->mtp_loss;
     out->step = step;

@@ -63,7 +63,7 @@ static void test_contract(void **state)
     assert_int_equal(jobspec_world_size(&s, 2), 4);
     assert_true(s.has_train);
     assert_string_equal(s.train.model, "/home/u/models/tiny.json");
-    assert_string_equal(s.train.data_valid, "/home/u/data/corpus-valid");
+    assert_string_equal(s.train.data.valid, "/home/u/data/corpus-valid");
     assert_null(s.train.init_from);
     assert_int_equal(s.train.steps, 200);
     assert_int_equal(s.train.tokens, 200 * 16 * 256);
@@ -160,7 +160,7 @@ static void test_set(void **state)
     assert_string_equal(s.env[1], "B=quoted");
     assert_int_equal(s.train.precision, PRECISION_BF16);
     assert_string_equal(s.queue, "default");
-    assert_null(s.train.data_valid);
+    assert_null(s.train.data.valid);
     assert_int_equal(s.train.valid_every, 0);
     assert_true(s.train.optimizer.grad_clip == 0);
     assert_string_equal(s.train.init_from, "/home/u/weights/v3");

@@ -80,6 +80,26 @@ static double random_real(double low, double high)
     return low + (high - low) * ((double)(random_next() >> 11) / 9007199254740992.0);
 }
 
+static void random_data(struct data_spec *d)
+{
+    d->source_count = 1 + (uint32_t)random_below(3);
+    d->sources = mem_alloc_array(d->source_count, sizeof *d->sources);
+    for (uint32_t i = 0; i < d->source_count; i++) {
+        d->sources[i].prefix = random_path("data");
+        d->sources[i].weight = d->source_count == 1 ? 1 : random_real(0.001, 1000);
+    }
+    d->valid = random_one_in(2) ? random_path("valid") : NULL;
+    d->packing = random_one_in(2) ? PACKING_DOCUMENTS : PACKING_STREAM;
+    if (d->packing == PACKING_DOCUMENTS && random_one_in(2)) {
+        d->fim = (struct fim_spec){random_real(0, 1), (uint32_t)random_below(1000), 7, 9};
+    }
+    d->skip_count = (uint32_t)random_below(4);
+    d->skips = mem_alloc_array(d->skip_count + 1, sizeof *d->skips);
+    for (uint32_t i = 0; i < d->skip_count; i++) {
+        d->skips[i] = (struct data_skip){random_below(1000000), 1 + random_below(1000)};
+    }
+}
+
 static void random_train(struct jobspec *s)
 {
     struct train_spec *t = &s->train;
@@ -87,8 +107,7 @@ static void random_train(struct jobspec *s)
     s->has_train = true;
     s->gpus_per_node = 4;
     t->model = random_path("model");
-    t->data_train = random_path("data");
-    t->data_valid = random_one_in(2) ? random_path("valid") : NULL;
+    random_data(&t->data);
     t->init_from = random_one_in(2) ? random_path("checkpoint") : NULL;
     t->sequence_length = 1 + (uint32_t)random_below(100000);
     t->global_batch = 1 + (uint32_t)random_below(100000);
@@ -114,7 +133,7 @@ static void random_train(struct jobspec *s)
     t->mtp_lambda = random_real(0, 1);
     t->init_std = random_real(1e-6, 1);
     t->seed = random_next();
-    t->valid_every = t->data_valid != NULL ? random_below(1000) : 0;
+    t->valid_every = t->data.valid != NULL ? random_below(1000) : 0;
     t->valid_batches = 1 + (uint32_t)random_below(1000);
 }
 
@@ -217,6 +236,24 @@ static void assert_texts_equal(const char *a, const char *b)
     assert_string_equal(a != NULL ? a : "", b != NULL ? b : "");
 }
 
+static void assert_data_equal(const struct data_spec *a, const struct data_spec *b)
+{
+    assert_int_equal(a->source_count, b->source_count);
+    for (uint32_t i = 0; i < a->source_count; i++) {
+        assert_texts_equal(a->sources[i].prefix, b->sources[i].prefix);
+        assert_true(a->sources[i].weight == b->sources[i].weight);
+    }
+    assert_texts_equal(a->valid, b->valid);
+    assert_int_equal(a->packing, b->packing);
+    assert_true(a->fim.rate == b->fim.rate && a->fim.begin == b->fim.begin);
+    assert_true(a->fim.hole == b->fim.hole && a->fim.end == b->fim.end);
+    assert_int_equal(a->skip_count, b->skip_count);
+    for (uint32_t i = 0; i < a->skip_count; i++) {
+        assert_int_equal(a->skips[i].first, b->skips[i].first);
+        assert_int_equal(a->skips[i].count, b->skips[i].count);
+    }
+}
+
 /* All scalars of two specs at once: pointers are blanked and the bytes compared. */
 static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
 {
@@ -225,8 +262,7 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_texts_equal(a->stage, b->stage);
     assert_texts_equal(a->queue, b->queue);
     assert_texts_equal(a->train.model, b->train.model);
-    assert_texts_equal(a->train.data_train, b->train.data_train);
-    assert_texts_equal(a->train.data_valid, b->train.data_valid);
+    assert_data_equal(&a->train.data, &b->train.data);
     assert_texts_equal(a->train.init_from, b->train.init_from);
     assert_texts_equal(a->checkpoint.dir, b->checkpoint.dir);
     assert_lists_equal(a->command, a->command_count, b->command, b->command_count);

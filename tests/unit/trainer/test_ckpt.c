@@ -191,9 +191,10 @@ static void test_facts_of_a_run(void **state)
     assert_int_equal(model_config_parse(&again, f.model, strlen(f.model), "m", NULL), 0);
     assert_int_equal(again.n_routed_experts, model.n_routed_experts);
     ckpt_facts_fini(&f);
-    free(spec.train.data_train);
-    spec.train.data_train = mem_alloc(50001);
-    memset(spec.train.data_train, 'd', 50000);
+    char **prefix = &spec.train.data.sources[0].prefix;
+    free(*prefix);
+    *prefix = mem_alloc(50001);
+    memset(*prefix, 'd', 50000);
     ckpt_facts_init(&f, &spec, &model, &mesh, 1, 1000);
     assert_null(f.run);
     char *layout = ckpt_facts_encode(&f);

@@ -65,7 +65,8 @@ static struct train_spec parse(const char *train)
     }
     struct train_spec t = spec.train;
     jobspec_fini(&spec);
-    t.model = t.data_train = t.data_valid = t.init_from = NULL;
+    t.model = t.init_from = NULL;
+    t.data = (struct data_spec){0};
     return t;
 }
 
