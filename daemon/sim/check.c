@@ -43,8 +43,10 @@ void check_leases(struct sim *sim, const struct core *core)
         }
         for (int w = 0; w < sim->options.nodes; w++) {
             const struct worker *worker = &sim->workers[w];
-            int64_t since_ms =
-                worker->heard_ms > sim->coord_since_ms ? worker->heard_ms : sim->coord_since_ms;
+            /* What came after the decision, before its commit, does not count. */
+            bool in_burst = sim->now_ms - worker->heard_ms < SIM_BURST_MS;
+            int64_t since_ms = in_burst ? worker->heard_before_ms : worker->heard_ms;
+            since_ms = since_ms > sim->coord_since_ms ? since_ms : sim->coord_since_ms;
             if (strcmp(worker->name, node->row.name) == 0 &&
                 sim->now_ms - since_ms < config.lease_ms) {
                 sim_fail(sim, "job %d is given up on %s after %d ms of silence, its lease is %d",

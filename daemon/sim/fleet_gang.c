@@ -231,7 +231,8 @@ static void boundary(struct fleet *f, uint64_t index, uint64_t turn, void *paylo
     bool is_last = step >= job->schedule.steps;
     gang->stall_ms += job->save_stall_ms;
     gang->saves++;
-    int64_t next_ms = f->now_ms + job->save_stall_ms + job->save_every_ms + job->save_write_ms;
+    int64_t next_ms =
+        f->now_ms + 2 * job->save_stall_ms + job->save_every_ms + job->save_write_ms + 1000;
     if (is_last || gang->saves % job->save_told == 0 || f->next_fault_ms <= next_ms ||
         (f->setup->horizon_ms > 0 && f->setup->horizon_ms <= next_ms)) {
         gang_tell(f, gang, gang->base_ms);

@@ -142,6 +142,9 @@ static void deliver(struct sim *sim, struct worker *worker, const struct message
                     reply_token token)
 {
     struct input in = {.kind = m->kind, .session = worker->session, .token = token};
+    if (sim->now_ms - worker->heard_ms >= SIM_BURST_MS) {
+        worker->heard_before_ms = worker->heard_ms;
+    }
     worker->heard_ms = sim->now_ms;
     struct part part = {.job = m->job,
                         .epoch = m->epoch,

@@ -29,6 +29,7 @@
 #define SIM_GPUS_MAX  4
 #define SIM_RANKS_MAX (SIM_NODES_MAX * SIM_GPUS_MAX) /* of a gang */
 #define SIM_JOBS_MAX  64
+#define SIM_BURST_MS  1000
 #define SIM_ARRAY_MAX 4
 
 struct sim;
@@ -108,10 +109,11 @@ struct worker {
     uint64_t term_seen;
     int64_t deliver_up_ms, deliver_down_ms; /* a connection keeps the order */
     struct up *up_first, *up_last;          /* owned; net.c */
-    int64_t heard_ms;                       /* when the coordinator last got something from it */
-    int64_t cut_until_ms;                   /* partition */
-    int64_t mute_up_ms, mute_down_ms;       /* until then nothing arrives, one way */
-    bool broken[SIM_GPUS_MAX];              /* accelerators */
+    int64_t heard_before_ms;          /* ... before the burst of messages that is just coming in */
+    int64_t heard_ms;                 /* when the coordinator last got something from it */
+    int64_t cut_until_ms;             /* partition */
+    int64_t mute_up_ms, mute_down_ms; /* until then nothing arrives, one way */
+    bool broken[SIM_GPUS_MAX];        /* accelerators */
     struct part parts[32];
     size_t part_count;
     struct outgoing outbox[256];

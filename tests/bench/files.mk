@@ -19,6 +19,7 @@ bench: deps
 	@$(MAKE_AGAIN) -j$(JOBS) all $(bench_submit) $(bench_sched)
 	@$(bench_sched)
 	@DS_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(PYTHON) tests/sim/scenarios.py $(BUILD)/bin/dssim --bench
 	@$(pack_python) tests/bench/pack.py --bin $(BUILD)/bin
 	@DS_BIN=$(abspath $(BUILD)/bin) BENCH_PYTHON=$(pack_python) $(PYTHON) tests/bench/torch_bench.py
 

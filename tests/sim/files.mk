@@ -11,6 +11,7 @@ ifdef TRACE
 else
 	@$(dssim) swarm --seed $(SEED) --seeds $(SEEDS)
 	@$(dssim) swarm --from tests/sim/seeds.txt --quiet
+	@$(PYTHON) tests/sim/scenarios.py $(dssim)
 endif
 
 # A deliberate bug in the simulated coordinator: the files that know it are compiled with it, and come before the archives.
