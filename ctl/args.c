@@ -308,6 +308,27 @@ int args_u64(const struct args *a, const char *name, uint64_t *value, struct err
     return 0;
 }
 
+int args_i64(const struct args *a, const char *name, int64_t *value, struct err *err)
+{
+    const char *text = args_get(a, name);
+    if (text == NULL) {
+        return 0;
+    }
+    uint64_t size = 0;
+    bool below = text[0] == '-';
+    if (!parse_u64(text + below, &size) || size > INT64_MAX) {
+        return err_set(err, ERR_USAGE, "--%s %s: not a number (give a whole number)", name, text);
+    }
+    *value = below ? -(int64_t)size : (int64_t)size;
+    return 0;
+}
+
+bool args_yes(const struct args *a, const char *name)
+{
+    const char *text = args_get(a, name);
+    return text != NULL && (text[0] == 'y' || text[0] == 'Y');
+}
+
 int args_duration(const struct args *a, const char *name, int64_t *ms, struct err *err)
 {
     const char *text = args_get(a, name);

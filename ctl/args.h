@@ -31,6 +31,10 @@ const char *args_get(const struct args *a, const char *name);
  * duration of jobspec.h. */
 int args_u64(const struct args *a, const char *name, uint64_t *value, struct err *err);
 int args_duration(const struct args *a, const char *name, int64_t *ms, struct err *err);
+/* The same for a number that may be below 0. */
+int args_i64(const struct args *a, const char *name, int64_t *value, struct err *err);
+/* "yes" or "no", which the option's choices have made sure of. */
+bool args_yes(const struct args *a, const char *name);
 /* All values of a repeatable option, in order; the array is the caller's, the strings argv's. */
 const char **args_all(const struct args *a, const char *name, size_t *count);
 

@@ -9,6 +9,7 @@
 #define RUN(name)  int name(struct ctl *ctl, struct err *err)
 
 RUN(cmd_job_submit);
+VIEW(cmd_job_plan);
 VIEW(cmd_job_list);
 VIEW(cmd_job_show);
 VIEW(cmd_job_why);
@@ -18,6 +19,23 @@ RUN(cmd_job_release);
 RUN(cmd_job_wait);
 RUN(cmd_job_logs);
 VIEW(cmd_job_metrics);
+RUN(cmd_job_update);
+RUN(cmd_job_resize);
+RUN(cmd_job_suspend);
+RUN(cmd_job_resume);
+RUN(cmd_job_requeue);
+
+VIEW(cmd_queue_list);
+VIEW(cmd_queue_show);
+RUN(cmd_queue_set);
+VIEW(cmd_account_list);
+VIEW(cmd_account_show);
+RUN(cmd_account_set);
+VIEW(cmd_quota_list);
+RUN(cmd_quota_set);
+RUN(cmd_maint_create);
+VIEW(cmd_maint_list);
+RUN(cmd_maint_cancel);
 
 VIEW(cmd_node_list);
 VIEW(cmd_node_show);

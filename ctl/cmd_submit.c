@@ -1,4 +1,4 @@
-/* job submit */
+/* job submit, plan */
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -8,9 +8,13 @@
 #include <unistd.h>
 
 #include "ctl/cmd.h"
+#include "ctl/format.h"
 #include "ctl/interrupt.h"
 #include "ctl/jobs.h"
 #include "ctl/logs.h"
+#include "ctl/page.h"
+#include "ctl/pick.h"
+#include "ctl/text.h"
 #include "ctl/wait.h"
 #include "lib/clock.h"
 #include "lib/file.h"
@@ -133,6 +137,13 @@ static int prepare(struct submission *s, const struct ctl *ctl, struct err *err)
     return 0;
 }
 
+static int prepare_here(struct submission *s, const struct ctl *ctl, struct err *err)
+{
+    int rc = prepare(s, ctl, err);
+    /* These two are for what the coordinator has, not for a file here. */
+    return rc == ERR_NOT_FOUND || rc == ERR_DENIED ? ERR_FAILED : rc;
+}
+
 static char *random_key(void)
 {
     uint64_t bits[2];
@@ -142,11 +153,9 @@ static char *random_key(void)
     return mem_printf("%016" PRIx64 "%016" PRIx64, bits[0], bits[1]);
 }
 
-static int send(struct ctl *ctl, struct submission *s, bool dry_run, Ds__JobSubmitReply **reply,
-                struct err *err)
+static Ds__JobSubmit request_of(struct submission *s)
 {
     Ds__JobSubmit request = DS__JOB_SUBMIT__INIT;
-    int64_t limit_ms = ctl->session.timeout_ms > 0 ? ctl->session.timeout_ms : SUBMIT_MS;
     request.spec = buf_cstr(&s->spec);
     request.spec_name = s->name;
     request.spec_dir = s->dir;
@@ -155,6 +164,14 @@ static int send(struct ctl *ctl, struct submission *s, bool dry_run, Ds__JobSubm
     request.key = s->key;
     request.model_json = s->has_model ? buf_cstr(&s->model) : NULL;
     request.workdir = s->workdir;
+    return request;
+}
+
+static int send(struct ctl *ctl, struct submission *s, bool dry_run, Ds__JobSubmitReply **reply,
+                struct err *err)
+{
+    Ds__JobSubmit request = request_of(s);
+    int64_t limit_ms = ctl->session.timeout_ms > 0 ? ctl->session.timeout_ms : SUBMIT_MS;
     request.has_dry_run = 1;
     request.dry_run = dry_run;
     int64_t give_up_ms = clock_boot_ms() + limit_ms;
@@ -237,10 +254,7 @@ int cmd_job_submit(struct ctl *ctl, struct err *err)
     const char *key = args_get(&ctl->args, "key");
     bool dry_run = args_has(&ctl->args, "dry-run");
     bool staying = args_has(&ctl->args, "wait") || args_has(&ctl->args, "follow");
-    int rc = prepare(&s, ctl, err);
-    if (rc == ERR_NOT_FOUND || rc == ERR_DENIED) {
-        rc = ERR_FAILED; /* these are for what the coordinator has, not for a file here */
-    }
+    int rc = prepare_here(&s, ctl, err);
     if (rc == 0) {
         s.key = key != NULL ? mem_strdup(key) : random_key();
         rc = send(ctl, &s, dry_run, &reply, err);
@@ -258,4 +272,101 @@ int cmd_job_submit(struct ctl *ctl, struct err *err)
     rc = staying && document ? 0 : print_submitted(ctl, reply, dry_run, err);
     rpc_free(&reply->base);
     return rc == 0 && staying ? stay(ctl, id, err) : rc;
+}
+
+/* ---- plan */
+
+static const struct column plan_columns[] = {
+    {"ACTION", "action", 0, NULL, NULL},       {"NAME", "name", 0, NULL, NULL},
+    {"START", "start_at", 0, NULL, NULL},      {"NODES", "nodes", 0, NULL, NULL},
+    {"LEAVES", "leaves", 0, NULL, NULL},       {"CROSSINGS", "crossings", 0, NULL, NULL},
+    {"NODELIST", "node_names", 0, NULL, NULL}, {"BEHIND", "behind", 0, NULL, NULL},
+    {"VICTIMS", "victims", 0, NULL, NULL},     {"REASON", "reason.text", 0, NULL, NULL},
+};
+static const struct listing plan_listing = LISTING(NULL, NULL, plan_columns);
+
+static void append_plan_victims(struct buf *out, const json_t *plan)
+{
+    const json_t *victims = pick(plan, "victims");
+    size_t shown = json_array_size(victims);
+    int64_t count = pick_int(plan, "victim_count");
+    if (count == 0) {
+        return;
+    }
+    page_label(out, "preempts");
+    for (size_t i = 0; i < shown; i++) {
+        buf_printf(out, "%s%" JSON_INTEGER_FORMAT,
+                   i > 0       ? ", "
+                   : shown > 1 ? "jobs "
+                               : "job ",
+                   json_integer_value(json_array_get(victims, i)));
+    }
+    if (count > (int64_t)shown) {
+        buf_printf(out, " and %" PRId64 " more", count - (int64_t)shown);
+    }
+    buf_append_str(out, "\n");
+}
+
+static void plan_page(const struct output *o, struct buf *out, const json_t *plan)
+{
+    (void)o;
+    int64_t behind = pick_int(plan, "behind");
+    int64_t nodes = pick_int(plan, "nodes");
+    int64_t start_ms = 0;
+    const char *action = pick_text(plan, "action");
+    text_append_clean(out, pick_text(plan, "name"));
+    buf_printf(out, " would %s: ", action);
+    text_append_clean(out, pick_text(plan, "reason.text"));
+    buf_append_str(out, "\n");
+    if (strcmp(action, "start") != 0) {
+        page_label(out, "starts");
+        if (pick_time(plan, "start_at", &start_ms)) {
+            buf_append_str(out, "about ");
+            format_time(out, start_ms);
+        } else {
+            buf_append_str(out, "cannot be said (what it waits for has no known end)");
+        }
+        buf_append_str(out, "\n");
+    }
+    if (behind != 0) {
+        page_label(out, "behind");
+        buf_printf(out, "job %" PRId64 "\n", behind);
+    }
+    append_plan_victims(out, plan);
+    if (nodes > 0) {
+        page_label(out, "nodes");
+        text_append_clean(out, pick_text(plan, "node_names"));
+        buf_printf(out, " (%" PRId64 " leaf switch%s, %" PRId64 " crossing%s)\n",
+                   pick_int(plan, "leaves"), pick_int(plan, "leaves") == 1 ? "" : "es",
+                   pick_int(plan, "crossings"), pick_int(plan, "crossings") == 1 ? "" : "s");
+    }
+    page_time(out, "last pass", plan, "scheduled_at");
+}
+
+/* The exit status of a plan, by the action: 0 it starts, 1 it waits, 2 it makes others stop. */
+static int plan_verdict(const char *action)
+{
+    return strcmp(action, "start") == 0     ? 0
+           : strcmp(action, "preempt") == 0 ? ERR_USAGE
+                                            : ERR_FAILED;
+}
+
+int cmd_job_plan(struct ctl *ctl, struct buf *out, struct err *err)
+{
+    struct submission s = {0};
+    Ds__JobPlan *reply = NULL;
+    int rc = prepare_here(&s, ctl, err);
+    if (rc == 0) {
+        Ds__JobSubmit request = request_of(&s);
+        rc = session_call(&ctl->session, RPC_JOB_PLAN, &request, &reply, err);
+        if (rc != 0 && !ctl->session.lost && strstr(err->text, s.name) == NULL) {
+            err_wrap(err, "%s", s.name);
+        }
+    }
+    submission_fini(&s);
+    TRY(rc);
+    int verdict = plan_verdict(reply->action);
+    TRY(output_one(&ctl->output, out, output_json(reply, "ds/job-plan/v1"), &plan_listing,
+                   plan_page, err));
+    return verdict;
 }

@@ -33,6 +33,70 @@ static const struct option submit_options[] = {
     {0, "parsable", NULL, "print the id alone"},
     END,
 };
+static const struct option plan_options[] = {
+    {0, "set", "KEY=VALUE", "override a key of the file, such as nodes=4; repeatable"},
+    END,
+};
+static const struct option update_options[] = {
+    {0, "priority", "N", "higher goes first"},
+    {0, "queue", "QUEUE", "move it there, while it waits"},
+    {0, "account", "ACCOUNT", "who pays, while it waits"},
+    {0, "time-limit", "DURATION", "of all its attempts together; none: no limit"},
+    {0, "not-before", "TIME", "start no sooner; none: any time"},
+    {0, "deadline", "TIME", "to be over by then; none: no deadline"},
+    {0, "array-limit", "N", "jobs of its array at a time; none: all"},
+    {0, "preemptible", "yes|no", "whether others may make it stop"},
+    {0, "min-runtime", "DURATION", "of an attempt before it may be preempted; none: no such time"},
+    END,
+};
+static const struct option resize_options[] = {
+    {0, "nodes", "N", "this many nodes, or 2-8 for any of these"},
+    END,
+};
+static const struct option queue_options[] = {
+    {0, "priority", "N", "added to that of its jobs"},
+    {0, "weight", "W", "what an hour in it counts in the fair share; 1 is as it is"},
+    {0, "nodes", "N", "nodes of its running jobs; none here and below: no limit"},
+    {0, "jobs", "N", "running jobs"},
+    {0, "user-nodes", "N", "nodes of one user's running jobs"},
+    {0, "user-jobs", "N", "running jobs of one user"},
+    {0, "waiting", "N", "waiting jobs; more are refused"},
+    {0, "priority-max", "N", "the highest priority a job may ask for"},
+    {0, "time-limit", "DURATION", "the longest time limit, and that of a job without one"},
+    {0, "preempts", "yes|no", "its jobs may make others stop"},
+    {0, "preemptible", "yes|no", "its jobs may be made to stop"},
+    {0, "accepts", "yes|no", "takes new jobs"},
+    {0, "starts", "yes|no", "starts jobs"},
+    END,
+};
+static const struct option account_options[] = {
+    {0, "shares", "N", "its part of the cluster, beside that of others"},
+    {0, "nodes", "N", "nodes of its running jobs; none: no limit"},
+    {0, "accepts", "yes|no", "takes new jobs"},
+    END,
+};
+static const struct option quota_options[] = {
+    {'u', "user", "USER", "of this user; *: of each one; not given: of all together"},
+    {0, "account", "ACCOUNT", "of this account, likewise"},
+    {0, "class", "CLASS", "of this class of priorities, likewise"},
+    {0, "nodes", "N", "nodes at a time; none: the quota is no more"},
+    {0, "expires", "TIME", "such as +7d or 2026-12-01; default never"},
+    {0, "reason", "TEXT", "why, for the record"},
+    END,
+};
+static const struct option all_options[] = {
+    {'a', "all", NULL, "also those that are over"},
+    END,
+};
+static const struct option maint_options[] = {
+    {0, "nodes", "LIST", "host list, such as gpu[001-032,040]"},
+    {0, "start", "TIME", "now, +2h, or '2026-12-01 08:00'"},
+    {0, "duration", "DURATION", "how long"},
+    {0, "reason", "TEXT", "what is done there"},
+    {'u', "user", "USER", "no maintenance: keep the nodes for this user's jobs"},
+    {0, "account", "ACCOUNT", "no maintenance: keep the nodes for this account's jobs"},
+    END,
+};
 static const struct option list_options[] = {
     {0, "state", JOB_STATES, "only jobs in this state"},
     {'u', "user", "USER", "only this user's"},
@@ -145,6 +209,24 @@ const struct command commands[] = {
     },
     {
         .noun = "job",
+        .verb = "plan",
+        .arguments = "FILE",
+        .argument = ARGUMENT_FILE,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = plan_options,
+        .summary = "What submitting a job would do now; submits nothing",
+        .details = "Exit status 0 if it would start at once, 1 if it would wait (until when, "
+                   "behind whom), 2 if\n"
+                   "it would make others stop (whom). What would be refused is an error, with a "
+                   "line on stderr\n"
+                   "and the exit status of job submit.\n"
+                   "\n"
+                   "  dsctl job plan job.yaml --set nodes=32",
+        .view = cmd_job_plan,
+    },
+    {
+        .noun = "job",
         .verb = "cancel",
         .alias = "cancel",
         .arguments = "ID...",
@@ -178,6 +260,70 @@ const struct command commands[] = {
         .arguments_max = ARGUMENTS_ANY,
         .summary = "Let held jobs start again",
         .run = cmd_job_release,
+    },
+    {
+        .noun = "job",
+        .verb = "suspend",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "Stop jobs with a checkpoint, until resumed",
+        .details = "A job that runs saves first, and gives its nodes back. Asks before it suspends "
+                   "several, on a\n"
+                   "terminal and without --yes.",
+        .run = cmd_job_suspend,
+    },
+    {
+        .noun = "job",
+        .verb = "resume",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "Let suspended jobs go on from their checkpoints",
+        .run = cmd_job_resume,
+    },
+    {
+        .noun = "job",
+        .verb = "requeue",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = reason_options,
+        .summary = "Stop running jobs with a checkpoint, and queue them again",
+        .run = cmd_job_requeue,
+    },
+    {
+        .noun = "job",
+        .verb = "resize",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = resize_options,
+        .summary = "Give jobs another number of nodes (--nodes required)",
+        .details = "A job that runs with another number saves, stops, and starts again from its "
+                   "checkpoint.\n"
+                   "\n"
+                   "  dsctl job resize 12 --nodes 4\n"
+                   "  dsctl job resize 12 --nodes 2-8",
+        .run = cmd_job_resize,
+    },
+    {
+        .noun = "job",
+        .verb = "update",
+        .arguments = "ID...",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .options = update_options,
+        .summary = "Change priority, queue, limits or times of jobs",
+        .details = "  dsctl job update 12 13 --priority 10 --deadline '2026-12-01 08:00'",
+        .run = cmd_job_update,
     },
     {
         .noun = "job",
@@ -270,6 +416,116 @@ const struct command commands[] = {
         .arguments_max = ARGUMENTS_ANY,
         .summary = "Let jobs start on drained nodes again",
         .run = cmd_node_resume,
+    },
+    {
+        .noun = "maint",
+        .verb = "create",
+        .arguments = "",
+        .options = maint_options,
+        .summary = "Plan maintenance of nodes, or keep them for somebody",
+        .details = "Jobs that would not be over by the start are not placed there; those that "
+                   "still run then go on,\n"
+                   "and the node is in MAINT when they left. With --user or --account the nodes "
+                   "are kept for\n"
+                   "their jobs instead. Prints 'planned maintenance 3'.\n"
+                   "\n"
+                   "  dsctl maint create --nodes 'gpu[001-032]' --start '2026-12-01 08:00' "
+                   "--duration 2h \\\n"
+                   "      --reason 'switch firmware'",
+        .run = cmd_maint_create,
+    },
+    {
+        .noun = "maint",
+        .verb = "list",
+        .arguments = "",
+        .options = all_options,
+        .summary = "List maintenance windows and reservations",
+        .view = cmd_maint_list,
+    },
+    {
+        .noun = "maint",
+        .verb = "cancel",
+        .arguments = "ID...",
+        .arguments_min = 1,
+        .arguments_max = ARGUMENTS_ANY,
+        .summary = "Cancel windows and reservations, also begun ones",
+        .run = cmd_maint_cancel,
+    },
+    {
+        .noun = "queue",
+        .verb = "list",
+        .arguments = "",
+        .summary = "List queues, their limits and what is in them",
+        .view = cmd_queue_list,
+    },
+    {
+        .noun = "queue",
+        .verb = "show",
+        .arguments = "QUEUE",
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "All about one queue",
+        .view = cmd_queue_show,
+    },
+    {
+        .noun = "queue",
+        .verb = "set",
+        .arguments = "QUEUE",
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = queue_options,
+        .summary = "Change a queue, or make it",
+        .details = "  dsctl queue set batch --nodes 16 --user-jobs 4 --time-limit 1d\n"
+                   "  dsctl queue set batch --nodes none",
+        .run = cmd_queue_set,
+    },
+    {
+        .noun = "account",
+        .verb = "list",
+        .arguments = "",
+        .summary = "List accounts, their shares and what they used",
+        .view = cmd_account_list,
+    },
+    {
+        .noun = "account",
+        .verb = "show",
+        .arguments = "ACCOUNT",
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .summary = "All about one account, user by user",
+        .view = cmd_account_show,
+    },
+    {
+        .noun = "account",
+        .verb = "set",
+        .arguments = "ACCOUNT",
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = account_options,
+        .summary = "Change an account, or make it",
+        .run = cmd_account_set,
+    },
+    {
+        .noun = "quota",
+        .verb = "list",
+        .arguments = "",
+        .options = all_options,
+        .summary = "List quotas: who may have how many nodes",
+        .view = cmd_quota_list,
+    },
+    {
+        .noun = "quota",
+        .verb = "set",
+        .arguments = "",
+        .options = quota_options,
+        .summary = "Limit the nodes of a user, account or class",
+        .details = "Replaces the quota for the same user, account and class. Each change is an "
+                   "event with who made it.\n"
+                   "\n"
+                   "  dsctl quota set --user ada --nodes 8 --expires +7d --reason 'deadline'\n"
+                   "  dsctl quota set --user '*' --account nlp --nodes 4\n"
+                   "  dsctl quota set --user ada --nodes none",
+        .run = cmd_quota_set,
     },
     {
         .noun = "ckpt",

@@ -46,6 +46,13 @@ static void step_cell(struct buf *out, const json_t *job, const json_t *step)
     }
 }
 
+/* The array's first job and the index in it: 12_3. */
+static void array_cell(struct buf *out, const json_t *job, const json_t *array)
+{
+    buf_printf(out, "%" JSON_INTEGER_FORMAT "_%" PRId64, json_integer_value(array),
+               pick_int(job, "array_index"));
+}
+
 static const struct column job_columns[] = {
     {"ID", "id", COLUMN_RIGHT, NULL, NULL},
     {"NAME", "name", COLUMN_LONG, NULL, NULL},
@@ -69,6 +76,10 @@ static const struct column job_columns[] = {
     {"SUBMITTED", "submitted_at", COLUMN_CSV, NULL, NULL},
     {"STARTED", "started_at", COLUMN_CSV, NULL, NULL},
     {"ENDED", "ended_at", COLUMN_CSV, NULL, NULL},
+    {"ARRAY", "array", COLUMN_WIDE, array_cell, NULL},
+    {"ARRAY-INDEX", "array_index", COLUMN_CSV, NULL, NULL},
+    {"DEPENDENCY", "dependency", COLUMN_WIDE, NULL, NULL},
+    {"EXPECTED", "expected_start_at", COLUMN_WIDE, cell_time, NULL},
     {"ELAPSED", "elapsed_ms", COLUMN_RIGHT, cell_duration, elapsed_of},
     {"NODELIST", "nodes", COLUMN_WIDE, cell_nodes, NULL},
     {"REASON", "reason.text", 0, NULL, NULL},
@@ -109,6 +120,7 @@ static const struct column attempt_columns[] = {
     {"LOST", "lost_steps", COLUMN_RIGHT, NULL, NULL},
     {"DETECT", "detect_ms", COLUMN_RIGHT, cell_duration, NULL},
     {"RESTART", "restart_ms", COLUMN_RIGHT, cell_duration, NULL},
+    {"CROSSINGS", "crossings", COLUMN_RIGHT | COLUMN_WIDE, NULL, NULL},
     {"CAUSE", "cause", 0, NULL, NULL},
 };
 
@@ -132,9 +144,53 @@ static void append_place(struct buf *out, const json_t *job)
     page_label(out, "asked for");
     buf_printf(out, "%" PRId64 " node%s with %" PRId64 " GPU%s each\n", nodes,
                nodes == 1 ? "" : "s", gpus, gpus == 1 ? "" : "s");
+    int64_t min = pick_int(job, "nodes_min"), max = pick_int(job, "nodes_max");
+    if (max > min) {
+        page_label(out, "elastic");
+        buf_printf(out, "%" PRId64 " to %" PRId64 " nodes\n", min, max);
+    }
     if (json_array_size(pick(job, "nodes")) > 0) {
         page_label(out, "nodes");
         nodes_append(out, pick(job, "nodes"));
+        buf_append_str(out, "\n");
+    }
+}
+
+/* What it has to wait for, and by when. */
+static void append_terms(struct buf *out, const json_t *job)
+{
+    int64_t limit_ms = pick_int(job, "time_limit_ms");
+    if (pick(job, "array") != NULL) {
+        page_label(out, "array");
+        buf_printf(out, "index %" PRId64 " of array %" PRId64 " (%" PRId64 " jobs",
+                   pick_int(job, "array_index"), pick_int(job, "array"),
+                   pick_int(job, "array_size"));
+        if (pick(job, "array_limit") != NULL) {
+            buf_printf(out, ", %" PRId64 " at a time", pick_int(job, "array_limit"));
+        }
+        buf_append_str(out, ")\n");
+    }
+    page_text(out, "depends on", pick_text(job, "dependency"));
+    page_time(out, "not before", job, "not_before_at");
+    page_time(out, "deadline", job, "deadline_at");
+    if (limit_ms > 0) {
+        page_label(out, "time limit");
+        format_duration(out, limit_ms);
+        buf_append_str(out, "\n");
+    }
+    if (pick_int(job, "preempted") > 0) {
+        page_label(out, "preempted");
+        buf_printf(out, "%" PRId64 " times\n", pick_int(job, "preempted"));
+    }
+}
+
+static void append_expected(struct buf *out, const json_t *job)
+{
+    int64_t start_ms = 0;
+    if (pick_time(job, "expected_start_at", &start_ms)) {
+        page_label(out, "expected");
+        buf_append_str(out, "to start about ");
+        format_time(out, start_ms);
         buf_append_str(out, "\n");
     }
 }
@@ -260,7 +316,9 @@ void job_page(const struct output *o, struct buf *out, const json_t *job)
     page_text(out, "reason", pick_text(job, "reason.text"));
     append_ownership(out, job);
     append_place(out, job);
+    append_terms(out, job);
     page_time(out, "submitted", job, "submitted_at");
+    append_expected(out, job);
     page_time(out, "started", job, "started_at");
     page_time(out, "ended", job, "ended_at");
     append_exit(out, job);

@@ -49,9 +49,10 @@ void page_time(struct buf *out, const char *label, const json_t *object, const c
     if (pick_time(object, path, &at_ms)) {
         page_label(out, label);
         format_time(out, at_ms);
-        buf_append_str(out, ", ");
-        format_duration(out, clock_wall_ms() - at_ms);
-        buf_append_str(out, " ago\n");
+        int64_t ago_ms = clock_wall_ms() - at_ms;
+        buf_append_str(out, ago_ms < 0 ? ", in " : ", ");
+        format_duration(out, ago_ms < 0 ? -ago_ms : ago_ms);
+        buf_append_str(out, ago_ms < 0 ? "\n" : " ago\n");
     }
 }
 

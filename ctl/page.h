@@ -11,7 +11,8 @@ void page_title(const struct output *o, struct buf *out, const char *kind, const
 void page_label(struct buf *out, const char *label);
 /* A whole field of one text; nothing when the text is empty. */
 void page_text(struct buf *out, const char *label, const char *text);
-/* A whole field "2026-11-23 21:08:54, 3m10s ago"; nothing when the time is absent. */
+/* A whole field "2026-11-23 21:08:54, 3m10s ago", or "..., in 2h"; nothing when the time is absent.
+ */
 void page_time(struct buf *out, const char *label, const json_t *object, const char *path);
 /* An empty line, a heading, an indented table; nothing when there are no rows. */
 void page_table(const struct output *o, struct buf *out, const char *heading, const json_t *items,

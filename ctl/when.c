@@ -105,6 +105,7 @@ static bool parse_date(const char *c, int64_t *wall_ms)
 int when_parse(const char *text, int64_t now_ms, int64_t *wall_ms, struct err *err)
 {
     uint64_t ago = 0;
+    uint64_t ahead = 0;
     if (strcmp(text, "now") == 0) {
         *wall_ms = now_ms;
         return 0;
@@ -118,8 +119,13 @@ int when_parse(const char *text, int64_t now_ms, int64_t *wall_ms, struct err *e
         *wall_ms = now_ms - (int64_t)ago;
         return 0;
     }
+    if (text[0] == '+' && duration_parse(text + 1, &ahead, NULL) == 0 &&
+        ahead <= (uint64_t)(INT64_MAX / 4)) {
+        *wall_ms = now_ms + (int64_t)ahead;
+        return 0;
+    }
     return err_set(err, ERR_USAGE,
-                   "'%s' is no time (write 2026-11-23, 2026-11-23T21:08, 2026-11-23T21:08:54Z, or "
-                   "7d for that long ago)",
+                   "'%s' is no time (write 2026-11-23, 2026-11-23T21:08, 2026-11-23T21:08:54Z, "
+                   "7d for that long ago, or +2h for that long from now)",
                    text);
 }

@@ -65,7 +65,10 @@ DAEMON_SRC := \
   daemon/rpc_cost.c \
   daemon/rpc_event.c \
   daemon/rpc_job.c \
+  daemon/rpc_job_change.c \
+  daemon/rpc_maint.c \
   daemon/rpc_node.c \
+  daemon/rpc_share.c \
   daemon/rpc_store.c \
   daemon/rpc_submit.c \
   daemon/rpc_worker.c \
@@ -83,7 +86,9 @@ DAEMON_SRC := \
   daemon/views_cost.c \
   daemon/views_event.c \
   daemon/views_job.c \
+  daemon/views_maint.c \
   daemon/views_node.c \
+  daemon/views_share.c \
   daemon/work.c
 DAEMON_TESTS := \
   tests/unit/daemon/test_config.c \

@@ -161,7 +161,11 @@ static int open_state(struct dsd *d, struct err *err)
     }
     d->clock_base_ms = d->started_ms - clock_boot_ms();
     d->pump = pump_create(d->core, &store_sqlite_ops, d->store, &dsd_effects, d);
-    struct views_live live = {.world = d, .node = rpc_node_live, .why = rpc_job_why_live};
+    struct views_live live = {.world = d,
+                              .node = rpc_node_live,
+                              .why = rpc_job_why_live,
+                              .planned = rpc_planned_start,
+                              .used_gpu_ms = rpc_used_gpu_ms};
     return views_open(&d->views, config->state_dir, &live, err);
 }
 

@@ -25,6 +25,23 @@ static const struct {
     [RPC_JOB_METRICS] = {rpc_job_metrics, false},
     [RPC_JOB_HOLD] = {rpc_job_hold, false},
     [RPC_JOB_RELEASE] = {rpc_job_release, false},
+    [RPC_JOB_UPDATE] = {rpc_job_update, false},
+    [RPC_JOB_RESIZE] = {rpc_job_resize, false},
+    [RPC_JOB_SUSPEND] = {rpc_job_suspend, false},
+    [RPC_JOB_RESUME] = {rpc_job_resume, false},
+    [RPC_JOB_REQUEUE] = {rpc_job_requeue, false},
+    [RPC_JOB_PLAN] = {rpc_job_plan, false},
+    [RPC_QUEUE_LIST] = {rpc_queue_list, false},
+    [RPC_QUEUE_SHOW] = {rpc_queue_show, false},
+    [RPC_QUEUE_SET] = {rpc_queue_set, false},
+    [RPC_ACCOUNT_LIST] = {rpc_account_list, false},
+    [RPC_ACCOUNT_SHOW] = {rpc_account_show, false},
+    [RPC_ACCOUNT_SET] = {rpc_account_set, false},
+    [RPC_QUOTA_LIST] = {rpc_quota_list, false},
+    [RPC_QUOTA_SET] = {rpc_quota_set, false},
+    [RPC_MAINT_CREATE] = {rpc_maint_create, false},
+    [RPC_MAINT_LIST] = {rpc_maint_list, false},
+    [RPC_MAINT_CANCEL] = {rpc_maint_cancel, false},
     [RPC_NODE_LIST] = {rpc_node_list, false},
     [RPC_NODE_SHOW] = {rpc_node_show, false},
     [RPC_NODE_DRAIN] = {rpc_node_drain, false},
@@ -60,6 +77,12 @@ int rpc_check_name(const char *name, size_t max, const char *what, struct err *e
                        what, name, max);
     }
     return 0;
+}
+
+void rpc_scheduled(const struct dsd *d, protobuf_c_boolean *has, int64_t *at_ms)
+{
+    *at_ms = core_scheduled_ms(d->core);
+    *has = *at_ms > 0;
 }
 
 /* SQLite and the core count in int64_t. */

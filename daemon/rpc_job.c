@@ -12,7 +12,18 @@ void rpc_job_list(struct call *call, const ProtobufCMessage *request)
     Ds__JobList *list = NULL;
     int rc = views_job_list(call->dsd->views, (const Ds__JobListRequest *)request,
                             dsd_now_ms(call->dsd), &list, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &list->has_scheduled_at, &list->scheduled_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)list, &err);
+}
+
+/* Of a job that waits; planned for it alone, unlike what a list says. */
+static void expected_start(struct dsd *d, uint64_t job, protobuf_c_boolean *has, int64_t *at_ms)
+{
+    int64_t start_ms = core_expected_start_ms(d->core, job);
+    *has = start_ms != INT64_MAX;
+    *at_ms = *has ? start_ms : 0;
 }
 
 static void answer_job(struct call *call, uint64_t id, bool whole)
@@ -20,6 +31,12 @@ static void answer_job(struct call *call, uint64_t id, bool whole)
     struct err err = {0};
     Ds__Job *job = NULL;
     int rc = views_job(call->dsd->views, id, whole, dsd_now_ms(call->dsd), &job, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &job->has_scheduled_at, &job->scheduled_at);
+        if (whole) {
+            expected_start(call->dsd, id, &job->has_expected_start_at, &job->expected_start_at);
+        }
+    }
     call_answer(call, rc, (ProtobufCMessage *)job, &err);
 }
 
@@ -32,7 +49,12 @@ void rpc_job_why(struct call *call, const ProtobufCMessage *request)
 {
     struct err err = {0};
     Ds__Reason *reason = NULL;
-    int rc = views_job_reason(call->dsd->views, ((const Ds__JobId *)request)->id, &reason, &err);
+    uint64_t id = ((const Ds__JobId *)request)->id;
+    int rc = views_job_reason(call->dsd->views, id, &reason, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &reason->has_scheduled_at, &reason->scheduled_at);
+        expected_start(call->dsd, id, &reason->has_expected_start_at, &reason->expected_start_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)reason, &err);
 }
 
@@ -42,6 +64,12 @@ void rpc_job_metrics(struct call *call, const ProtobufCMessage *request)
     Ds__MetricList *list = NULL;
     int rc = views_metrics(call->dsd->views, (const Ds__MetricRead *)request, &list, &err);
     call_answer(call, rc, (ProtobufCMessage *)list, &err);
+}
+
+int64_t rpc_planned_start(void *dsd, uint64_t job)
+{
+    const struct dsd *d = dsd;
+    return core_planned_start_ms(d->core, job);
 }
 
 bool rpc_job_why_live(void *dsd, uint64_t job, char *code, size_t code_bytes, char *text,
@@ -120,6 +148,21 @@ void rpc_job_hold(struct call *call, const ProtobufCMessage *request)
 void rpc_job_release(struct call *call, const ProtobufCMessage *request)
 {
     change_all(call, request, INPUT_JOB_RELEASE);
+}
+
+void rpc_job_suspend(struct call *call, const ProtobufCMessage *request)
+{
+    change_all(call, request, INPUT_JOB_SUSPEND);
+}
+
+void rpc_job_resume(struct call *call, const ProtobufCMessage *request)
+{
+    change_all(call, request, INPUT_JOB_RESUME);
+}
+
+void rpc_job_requeue(struct call *call, const ProtobufCMessage *request)
+{
+    change_all(call, request, INPUT_JOB_REQUEUE);
 }
 
 /* ------------------------------------------------------------------ JOB_LOGS */

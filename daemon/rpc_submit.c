@@ -98,11 +98,13 @@ static void on_done(struct call *call, const struct effect *reply)
     m.name = call->data;
     m.has_existing = 1;
     m.existing = reply->u.reply.existing;
+    rpc_scheduled(call->dsd, &m.has_scheduled_at, &m.scheduled_at);
     call_reply(call, &m.base);
 }
 
-static int submit(struct call *call, const Ds__JobSubmit *r, struct jobspec *spec, char **json,
-                  struct err *err)
+/* Everything that is checked before the core. *submit borrows from the others. */
+static int read_request(struct call *call, const Ds__JobSubmit *r, struct jobspec *spec,
+                        char **json, struct input_submit *submit, struct err *err)
 {
     TRY(check_request(r, err));
     TRY(jobspec_parse(spec, r->spec, strlen(r->spec), r->spec_name, r->spec_dir,
@@ -110,19 +112,25 @@ static int submit(struct call *call, const Ds__JobSubmit *r, struct jobspec *spe
     TRY(check_model(r, spec, err));
     *json = jobspec_to_json(spec);
     TRY(check_size(r, spec, *json, err));
+    *submit = (struct input_submit){.spec = spec,
+                                    .place = r->spec_name,
+                                    .spec_json = *json,
+                                    .model_json = spec->has_train ? r->model_json : NULL,
+                                    .workdir = r->workdir != NULL ? r->workdir : r->spec_dir,
+                                    .user = call->peer->user,
+                                    .key = r->key,
+                                    .dry_run = r->has_dry_run && r->dry_run};
+    return 0;
+}
 
+static int submit(struct call *call, const Ds__JobSubmit *r, struct jobspec *spec, char **json,
+                  struct err *err)
+{
     char hash[65];
-    hash_request(r, call->peer->user, hash);
     struct input in = {.kind = INPUT_JOB_SUBMIT};
-    in.u.submit = (struct input_submit){.spec = spec,
-                                        .place = r->spec_name,
-                                        .spec_json = *json,
-                                        .model_json = spec->has_train ? r->model_json : NULL,
-                                        .workdir = r->workdir != NULL ? r->workdir : r->spec_dir,
-                                        .user = call->peer->user,
-                                        .key = r->key,
-                                        .request_hash = hash,
-                                        .dry_run = r->has_dry_run && r->dry_run};
+    TRY(read_request(call, r, spec, json, &in.u.submit, err));
+    hash_request(r, call->peer->user, hash);
+    in.u.submit.request_hash = hash;
     call->data = mem_strdup(spec->name);
     call_commit(call, &in, on_done);
     return 0;
@@ -135,6 +143,60 @@ void rpc_job_submit(struct call *call, const ProtobufCMessage *request)
     struct err err = {0};
     if (submit(call, (const Ds__JobSubmit *)request, &spec, &json, &err) != 0) {
         call_fail(call, err.code, "%s", err.text);
+    }
+    free(json);
+    jobspec_fini(&spec);
+}
+
+/* ------------------------------------------------------------------ JOB_PLAN */
+
+static const char *action_name(enum core_plan_action action)
+{
+    return action == PLAN_START ? "start" : action == PLAN_PREEMPT ? "preempt" : "wait";
+}
+
+static void answer_plan(struct call *call, const char *name, struct core_plan *plan)
+{
+    Ds__JobPlan m = DS__JOB_PLAN__INIT;
+    Ds__Reason reason = DS__REASON__INIT;
+    size_t most = sizeof plan->victims / sizeof plan->victims[0];
+    reason.code = plan->reason;
+    reason.text = plan->text;
+    m.action = (char *)(uintptr_t)action_name(plan->action);
+    m.name = (char *)(uintptr_t)name;
+    m.reason = &reason;
+    m.has_start_at = plan->start_ms != INT64_MAX;
+    m.start_at = plan->start_ms;
+    m.nodes = plan->nodes;
+    m.leaves = plan->leaves;
+    m.crossings = plan->crossings;
+    m.node_names = plan->node_names[0] != 0 ? plan->node_names : NULL;
+    m.has_behind = plan->behind != 0;
+    m.behind = plan->behind;
+    m.victims = plan->victims;
+    m.n_victims = plan->victim_count < most ? plan->victim_count : most;
+    m.victim_count = plan->victim_count;
+    rpc_scheduled(call->dsd, &m.has_scheduled_at, &m.scheduled_at);
+    call_reply(call, &m.base);
+}
+
+void rpc_job_plan(struct call *call, const ProtobufCMessage *request)
+{
+    struct jobspec spec = {0};
+    struct input_submit submit = {0};
+    struct core_plan plan;
+    char *json = NULL;
+    struct err err = {0};
+    if (read_request(call, (const Ds__JobSubmit *)request, &spec, &json, &submit, &err) != 0) {
+        call_fail(call, err.code, "%s", err.text);
+    } else {
+        submit.key = NULL;
+        core_plan_submit(call->dsd->core, &submit, dsd_now_ms(call->dsd), &plan);
+        if (plan.action == PLAN_REFUSED) {
+            call_fail(call, plan.code, "%s", plan.text);
+        } else {
+            answer_plan(call, spec.name, &plan);
+        }
     }
     free(json);
     jobspec_fini(&spec);

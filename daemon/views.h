@@ -21,6 +21,10 @@ struct views_live {
     /* Why a job waits (core_why). */
     bool (*why)(void *world, uint64_t job, char *code, size_t code_bytes, char *text,
                 size_t text_bytes);
+    /* When a waiting job is expected to start, as far as the last pass said; INT64_MAX. */
+    int64_t (*planned)(void *world, uint64_t job);
+    /* What a user of an account has used, faded until now. */
+    double (*used_gpu_ms)(void *world, const char *account, const char *user);
 };
 
 /* live: copied; NULL: nothing is known. The database must exist. */
@@ -65,6 +69,15 @@ int views_cost(struct views *v, const Ds__CostReportRequest *request, int64_t no
 
 int views_events(struct views *v, const Ds__EventListRequest *request, Ds__EventList **out,
                  struct err *err);
+int views_queue_list(struct views *v, Ds__QueueList **out, struct err *err);
+int views_queue(struct views *v, const char *name, Ds__Queue **out, struct err *err);
+int views_account_list(struct views *v, Ds__AccountList **out, struct err *err);
+int views_account(struct views *v, const char *name, Ds__Account **out, struct err *err);
+/* all: expired ones, too. */
+int views_quota_list(struct views *v, bool all, int64_t now_ms, Ds__QuotaList **out,
+                     struct err *err);
+/* all: those that are over, too. */
+int views_reservation_list(struct views *v, bool all, Ds__ReservationList **out, struct err *err);
 /* Without what only the process knows: cluster, version, term and times are the caller's to fill
  * in. */
 int views_cluster(struct views *v, Ds__ClusterStatus **out, struct err *err);

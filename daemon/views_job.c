@@ -20,7 +20,10 @@
     "j.epoch,"                                                                                     \
     " j.restarts, j.exit_code, j.exit_signal, j.exit_class, j.step, j.steps, j.tokens, j.loss, "   \
     "j.mtp_loss,"                                                                                  \
-    " j.tokens_per_s, j.grad_norm, j.valid_loss, c.id, c.step, c.committed_ms"                     \
+    " j.tokens_per_s, j.grad_norm, j.valid_loss, c.id, c.step, c.committed_ms,"                    \
+    " j.dependencies, j.array_id, j.array_index, j.array_size, j.array_limit, j.nodes_min, "       \
+    "j.nodes_max, j.time_limit_ms, j.not_before_ms, j.deadline_ms, j.preemptible, "                \
+    "j.min_runtime_ms, j.preempted"                                                                \
     " FROM job j LEFT JOIN checkpoint c ON c.id = j.ckpt_id "
 
 static void fill_reason(Ds__Job *job, const char *code, const char *text)
@@ -97,6 +100,34 @@ static void read_checkpoint(sqlite3_stmt *stmt, Ds__Job *job)
     c->committed_at = views_i64(stmt, 30);
 }
 
+static void read_demands(struct views *v, sqlite3_stmt *stmt, Ds__Job *job)
+{
+    job->dependency = views_text(stmt, 31);
+    job->has_array = job->has_array_index = job->has_array_size = views_has(stmt, 32);
+    job->array = views_u64(stmt, 32);
+    job->array_index = (uint32_t)views_u64(stmt, 33);
+    job->array_size = (uint32_t)views_u64(stmt, 34);
+    job->has_array_limit = job->has_array && views_i64(stmt, 35) > 0;
+    job->array_limit = (uint32_t)views_u64(stmt, 35);
+    job->has_nodes_min = job->has_nodes_max = 1;
+    job->nodes_min = (uint32_t)views_u64(stmt, 36);
+    job->nodes_max = (uint32_t)views_u64(stmt, 37);
+    job->has_time_limit_ms = views_i64(stmt, 38) > 0;
+    job->time_limit_ms = views_u64(stmt, 38);
+    job->has_not_before_at = views_i64(stmt, 39) > 0;
+    job->not_before_at = views_i64(stmt, 39);
+    job->has_deadline_at = views_has(stmt, 40);
+    job->deadline_at = views_i64(stmt, 40);
+    job->has_preemptible = job->has_min_runtime_ms = job->has_preempted = 1;
+    job->preemptible = views_i64(stmt, 41) != 0;
+    job->min_runtime_ms = views_u64(stmt, 42);
+    job->preempted = views_u64(stmt, 43);
+    int64_t start_ms =
+        v->live.planned != NULL ? v->live.planned(v->live.world, job->id) : INT64_MAX;
+    job->has_expected_start_at = start_ms != INT64_MAX;
+    job->expected_start_at = job->has_expected_start_at ? start_ms : 0;
+}
+
 static Ds__Job *read_job(struct views *v, sqlite3_stmt *stmt)
 {
     Ds__Job *job = mem_alloc(sizeof *job);
@@ -122,6 +153,7 @@ static Ds__Job *read_job(struct views *v, sqlite3_stmt *stmt)
     read_exit(stmt, job);
     read_progress(stmt, job);
     read_checkpoint(stmt, job);
+    read_demands(v, stmt, job);
     return job;
 }
 
@@ -276,12 +308,13 @@ int views_job_list(struct views *v, const Ds__JobListRequest *request, int64_t n
 static int add_attempts(struct views *v, Ds__Job *job, struct err *err)
 {
     sqlite3_stmt *stmt;
-    TRY(views_query(v,
-                    "SELECT epoch, state, started_ms, ended_ms, cause, first_step, last_step, "
-                    "lost_steps, detect_ms,"
-                    " restart_ms, resume_ckpt_id, resume_step FROM attempt WHERE job_id = ?1 ORDER "
-                    "BY epoch DESC",
-                    &stmt, err));
+    TRY(views_query(
+        v,
+        "SELECT epoch, state, started_ms, ended_ms, cause, first_step, last_step, "
+        "lost_steps, detect_ms,"
+        " restart_ms, resume_ckpt_id, resume_step, crossings FROM attempt WHERE job_id = ?1 ORDER "
+        "BY epoch DESC",
+        &stmt, err));
     sqlite3_bind_int64(stmt, 1, (int64_t)job->id);
     size_t bytes = 0;
     while (job->n_attempts < PART_ITEMS_MAX && bytes < PART_BYTES_MAX) {
@@ -313,6 +346,8 @@ static int add_attempts(struct views *v, Ds__Job *job, struct err *err)
         a->resume_ckpt = views_u64(stmt, 10);
         a->has_resume_step = views_has(stmt, 11);
         a->resume_step = views_u64(stmt, 11);
+        a->has_crossings = 1;
+        a->crossings = (uint32_t)views_u64(stmt, 12);
         TRY(attempt_nodes(v, job->id, a->epoch, &a->nodes, &a->n_nodes, err));
         bytes += ds__attempt__get_packed_size(a);
     }

@@ -57,6 +57,12 @@ void core_plan_submit(struct core *core, const struct input_submit *submit, int6
  * For one that waits for no place (held, not yet eligible) too. */
 int64_t core_expected_start_ms(struct core *core, uint64_t job);
 
+/* The same as the last pass has planned it: INT64_MAX also for a job that it had no need to plan.
+ * Costs nothing. */
+int64_t core_planned_start_ms(const struct core *core, uint64_t job);
+/* What a user of an account has used, weighted by queue and faded until the last input. */
+double core_used_gpu_ms(const struct core *core, const char *account, const char *user);
+
 /* Why a job waits: code and sentence with counts, into text. False when it does not wait (or is not
  * live). */
 bool core_why(const struct core *core, uint64_t job, char *code, size_t code_bytes, char *text,

@@ -170,7 +170,8 @@ void job_back_to_queue(struct core *core, struct job *job, const char *event, co
 {
     job->row.state = JOB_PENDING;
     job->row.fruitless = 0;
-    job->row.not_before_ms = 0;
+    /* What was waited out after a failure is over; what its owner asked for is not. */
+    job->row.not_before_ms = job->row.epoch > 0 ? 0 : job->row.not_before_ms;
     set_reason(job, NULL, NULL);
     core_mark(core, TABLE_JOB, &job->row);
     core_event(core, event, job->row.id, epoch_of(job), 0, "job %" PRIu64 " (%s) was %s",

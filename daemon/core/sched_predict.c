@@ -211,6 +211,19 @@ void core_plan_submit(struct core *core, const struct input_submit *submit, int6
     job_destroy(job);
 }
 
+int64_t core_planned_start_ms(const struct core *core, uint64_t id)
+{
+    const struct job *job = core_job(core, id);
+    if (job == NULL || job->row.state != JOB_PENDING) {
+        return TIME_NEVER;
+    }
+    if (!job->queued) {
+        bool later = job->need_count == 0 && job->row.not_before_ms > core->now_ms;
+        return later ? job->row.not_before_ms : TIME_NEVER;
+    }
+    return job->wait.pass_ms > 0 ? job->wait.start_ms : TIME_NEVER;
+}
+
 int64_t core_expected_start_ms(struct core *core, uint64_t id)
 {
     struct job *job = core_job(core, id);

@@ -324,6 +324,12 @@ double share_used(const struct core *core, const struct member *member)
                  (double)core->config.policy.priority.half_life_ms);
 }
 
+double core_used_gpu_ms(const struct core *core, const char *account, const char *user)
+{
+    const struct member *member = share_find_member(core, account, user);
+    return member != NULL ? share_used(core, member) : 0;
+}
+
 /* Brings the row up to now: before every change of the rate. */
 static void settle(struct core *core, struct member *member)
 {
