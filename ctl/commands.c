@@ -423,11 +423,11 @@ const struct command commands[] = {
         .arguments = "",
         .options = maint_options,
         .summary = "Plan maintenance of nodes, or keep them for somebody",
-        .details = "Jobs that would not be over by the start are not placed there; those that "
-                   "still run then go on,\n"
-                   "and the node is in MAINT when they left. With --user or --account the nodes "
-                   "are kept for\n"
-                   "their jobs instead. Prints 'planned maintenance 3'.\n"
+        .details = "Jobs that would not be over by the start are not placed there; what still runs "
+                   "then saves and\n"
+                   "goes back into the queue, and the nodes are in MAINT until the end. With "
+                   "--user or --account\n"
+                   "the nodes are kept for their jobs instead. Prints 'planned maintenance 3'.\n"
                    "\n"
                    "  dsctl maint create --nodes 'gpu[001-032]' --start '2026-12-01 08:00' "
                    "--duration 2h \\\n"
