@@ -1,6 +1,8 @@
 #include "trainer/layer.h"
 
-#define CHUNK_FLOATS ((size_t)1 << 18) /* logits at a time: what stays in the cache */
+#define CHUNK_FLOATS                                                                               \
+    ((size_t)1 << 21) /* logits at a time: few enough for the cache, enough rows for the products  \
+                       */
 
 static size_t smaller(size_t a, size_t b)
 {

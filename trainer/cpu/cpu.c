@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "lib/mem.h"
 #include "trainer/cpu/blas.h"
@@ -18,7 +19,19 @@
 
 const struct kernels *cpu_kernels;
 
-/* ---- memory. Large blocks come zeroed from the kernel and take no room until touched. */
+/* ---- memory. Large blocks come zeroed from the kernel and take no room until touched. They ask
+ * for huge pages, since products walk over much memory. */
+
+#define HUGE_PAGE ((uintptr_t)2 << 20)
+
+static void prefer_huge_pages(char *p, size_t bytes)
+{
+    uintptr_t first = ((uintptr_t)p + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uintptr_t last = ((uintptr_t)p + bytes) / HUGE_PAGE * HUGE_PAGE;
+    if (last > first) {
+        (void)madvise(p + (first - (uintptr_t)p), last - first, MADV_HUGEPAGE); /* a wish */
+    }
+}
 
 static void *cpu_alloc(size_t bytes)
 {
@@ -26,6 +39,7 @@ static void *cpu_alloc(size_t bytes)
     uintptr_t start = (uintptr_t)block + sizeof(void *);
     char *p = block + sizeof(void *) + (ALIGNMENT - start % ALIGNMENT) % ALIGNMENT;
     memcpy(p - sizeof(void *), &block, sizeof block);
+    prefer_huge_pages(p, bytes);
     return p;
 }
 

@@ -105,7 +105,8 @@ struct kernels {
     void (*exp)(const float *x, float *y, size_t count);
 };
 
-/* The fastest this machine runs. */
+/* The fastest this machine runs, or the one that DS_CPU_KERNELS names (portable, avx2, avx512):
+ * they give the same bits, which this lets one check. A name that is none ends the process. */
 const struct kernels *kernels_best(void);
 /* Every one compiled in, slowest first; NULL after the last. */
 const struct kernels *kernels_at(size_t index);

@@ -263,7 +263,7 @@ static void test_overfit(void **state)
         struct model *m = create(&o);
         int32_t *tokens = fixture_tokens(&o);
         double first = 0, last = 0;
-        for (int step = 0; step < 150; step++) {
+        for (int step = 0; step < 250; step++) {
             struct model_losses sums = {0};
             model_zero_grad(m);
             assert_int_equal(model_train(m, tokens, 1.0 / 48, &sums, NULL), 0);
@@ -272,7 +272,7 @@ static void test_overfit(void **state)
             for (int experts = 0; experts <= 1; experts++) {
                 struct param_range p = model_param_range(m, experts);
                 for (size_t j = 0; j < p.count; j++) {
-                    p.weight[j] -= 0.3f * p.grad[j];
+                    p.weight[j] -= 0.15f * p.grad[j];
                 }
             }
             model_refresh(m);
