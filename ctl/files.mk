@@ -5,6 +5,8 @@ CTL_SRC := ctl/args.c ctl/cells.c ctl/ckpts.c ctl/cmd_ckpt.c ctl/cmd_ckpt_export
     ctl/plot.c ctl/ranks.c ctl/session.c ctl/table.c ctl/table_text.c ctl/terminal.c ctl/text.c ctl/wait.c ctl/watch.c \
     ctl/when.c
 CTL_TESTS := tests/unit/ctl/test_args.c tests/unit/ctl/test_format.c tests/unit/ctl/test_table.c \
-    tests/unit/ctl/test_screen.c tests/unit/ctl/test_commands.c tests/unit/ctl/test_ckpt_export.c
+    tests/unit/ctl/test_screen.c tests/unit/ctl/test_commands.c tests/unit/ctl/test_ckpt_export.c \
+    tests/unit/ctl/test_sched.c
 $(BUILD)/tests/ctl/test_commands $(BUILD)/tests/ctl/test_ckpt_export: $(BUILD)/obj/tests/unit/ctl/fake_server.c.o \
     $(BUILD)/obj/tests/unit/ctl/fake_cluster.c.o
+$(BUILD)/tests/ctl/test_sched: $(BUILD)/obj/tests/unit/ctl/fake_server.c.o
