@@ -11,7 +11,16 @@
 struct ctl;
 
 /* What a positional argument names: for completion. */
-enum argument { ARGUMENT_NONE, ARGUMENT_FILE, ARGUMENT_JOB, ARGUMENT_NODE, ARGUMENT_CKPT };
+enum argument {
+    ARGUMENT_NONE,
+    ARGUMENT_FILE,
+    ARGUMENT_JOB,
+    ARGUMENT_NODE,
+    ARGUMENT_CKPT,
+    ARGUMENT_QUEUE,
+    ARGUMENT_ACCOUNT,
+    ARGUMENT_MAINT,
+};
 
 #define ARGUMENTS_ANY 0xffffffffu
 

@@ -131,6 +131,47 @@ static void offer_ckpts(const struct completion *c, struct session *s)
     rpc_free(&list->base);
 }
 
+static void offer_queues(const struct completion *c, struct session *s)
+{
+    Ds__Empty request = DS__EMPTY__INIT;
+    Ds__QueueList *list = NULL;
+    if (session_call(s, RPC_QUEUE_LIST, &request, &list, NULL) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < list->n_items; i++) {
+        offer(c, list->items[i]->name, NULL);
+    }
+    rpc_free(&list->base);
+}
+
+static void offer_accounts(const struct completion *c, struct session *s)
+{
+    Ds__Empty request = DS__EMPTY__INIT;
+    Ds__AccountList *list = NULL;
+    if (session_call(s, RPC_ACCOUNT_LIST, &request, &list, NULL) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < list->n_items; i++) {
+        offer(c, list->items[i]->name, NULL);
+    }
+    rpc_free(&list->base);
+}
+
+static void offer_windows(const struct completion *c, struct session *s)
+{
+    Ds__MaintListRequest request = DS__MAINT_LIST_REQUEST__INIT;
+    Ds__ReservationList *list = NULL;
+    if (session_call(s, RPC_MAINT_LIST, &request, &list, NULL) != 0) {
+        return;
+    }
+    for (size_t i = 0; i < list->n_items; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "%" PRIu64, list->items[i]->id);
+        offer(c, id, list->items[i]->reason);
+    }
+    rpc_free(&list->base);
+}
+
 static void offer_arguments(const struct completion *c, enum argument argument)
 {
     if (argument == ARGUMENT_NONE) {
@@ -140,15 +181,14 @@ static void offer_arguments(const struct completion *c, enum argument argument)
         fprintf(c->out, ":file\n");
         return;
     }
+    static void (*const offers[])(const struct completion *, struct session *) = {
+        [ARGUMENT_JOB] = offer_jobs,         [ARGUMENT_NODE] = offer_nodes,
+        [ARGUMENT_CKPT] = offer_ckpts,       [ARGUMENT_QUEUE] = offer_queues,
+        [ARGUMENT_ACCOUNT] = offer_accounts, [ARGUMENT_MAINT] = offer_windows,
+    };
     struct session s;
     session_init(&s, c->server, ASK_MS, NULL);
-    if (argument == ARGUMENT_JOB) {
-        offer_jobs(c, &s);
-    } else if (argument == ARGUMENT_NODE) {
-        offer_nodes(c, &s);
-    } else {
-        offer_ckpts(c, &s);
-    }
+    offers[argument](c, &s);
     session_fini(&s);
 }
 
@@ -158,6 +198,10 @@ static void offer_value(const struct completion *c, const struct option *option)
         offer_choices(c, option->value);
     } else if (strcmp(option->name, "job") == 0) {
         offer_arguments(c, ARGUMENT_JOB);
+    } else if (strcmp(option->value, "QUEUE") == 0) {
+        offer_arguments(c, ARGUMENT_QUEUE);
+    } else if (strcmp(option->value, "ACCOUNT") == 0) {
+        offer_arguments(c, ARGUMENT_ACCOUNT);
     } else if (strcmp(option->name, "server") == 0 || strcmp(option->value, "DIR") == 0) {
         fprintf(c->out, ":file\n");
     }

@@ -469,13 +469,28 @@ static void test_quotas(void **state)
     assert_string_equal(out, "quota/4\n");
 }
 
+/* Completion knows the live names. */
+static void test_completion(void **state)
+{
+    (void)state;
+    dsctl("__complete queue show b");
+    assert_string_equal(out, "batch\n");
+    dsctl("__complete maint cancel 3");
+    assert_string_equal(out, "3\tswitch firmware\n");
+    dsctl("__complete account show n");
+    assert_string_equal(out, "nlp\n");
+    dsctl("__complete job update --account n");
+    assert_string_equal(out, "nlp\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plan),     cmocka_unit_test(test_update),
-        cmocka_unit_test(test_resize),   cmocka_unit_test(test_suspend_resume_requeue),
-        cmocka_unit_test(test_maint),    cmocka_unit_test(test_queues),
-        cmocka_unit_test(test_accounts), cmocka_unit_test(test_quotas),
+        cmocka_unit_test(test_plan),       cmocka_unit_test(test_update),
+        cmocka_unit_test(test_resize),     cmocka_unit_test(test_suspend_resume_requeue),
+        cmocka_unit_test(test_maint),      cmocka_unit_test(test_queues),
+        cmocka_unit_test(test_accounts),   cmocka_unit_test(test_quotas),
+        cmocka_unit_test(test_completion),
     };
     return cmocka_run_group_tests_name("ctl sched", tests, start, stop);
 }
