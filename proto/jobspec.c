@@ -39,6 +39,7 @@ static void set_defaults(struct jobspec *spec)
                                 .weight_decay = 0.1,
                                 .grad_clip = 1.0,
                                 .no_decay = DECAY_NORMS},
+                  .guard = guard_spec_default(),
                   .bias_update_speed = 0.001,
                   .balance_loss = 1e-4,
                   .mtp_lambda = 0.3,

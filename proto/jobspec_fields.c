@@ -114,6 +114,11 @@ static int read_later(const struct yaml_item *item, void *place, struct err *err
     return 0;
 }
 
+static int read_guard(const struct yaml_item *item, void *place, struct err *err)
+{
+    return guard_spec_read(item, place, err);
+}
+
 /* checkpoint.every: steps, a duration, or auto. */
 static int read_every(const struct yaml_item *item, void *place, struct err *err)
 {
@@ -346,6 +351,7 @@ static const struct yaml_field train_fields[] = {
     {.key = "precision", .type = YAML_CHOICE, AT(precision), .choices = precisions},
     {.key = "recipe", .type = YAML_CUSTOM, .read = read_later},
     {.key = "schedule", .type = YAML_CUSTOM, .read = read_later},
+    {.key = "guard", .type = YAML_CUSTOM, AT(guard), .read = read_guard},
     REAL("ema", ema, 0, 0.99999999),
     {.key = "parallel", .type = YAML_MAP, .fields = parallel_fields},
     {.key = "optimizer", .type = YAML_MAP, .fields = optimizer_fields},

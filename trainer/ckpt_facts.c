@@ -9,6 +9,7 @@
 #include "lib/mem.h"
 #include "lib/utf8.h"
 #include "proto/manifest.h"
+#include "trainer/guard_file.h"
 
 #define RUN_BYTES_MAX 32768 /* a layout has 64 KiB; job files that fill them have absurd paths */
 #define FORM          (JSON_COMPACT | JSON_SORT_KEYS)
@@ -126,6 +127,11 @@ char *ckpt_facts_encode(const struct ckpt_facts *f)
         (json_int_t)f->global_batch, "precision", f->precision, "mesh", "pipeline",
         (json_int_t)f->pipeline, "expert", (json_int_t)f->expert, "data", (json_int_t)f->data,
         "model_sha256", f->model_sha256, "spec_sha256", f->spec_sha256);
+    if (f->guard.count > 0 || f->guard.applied > 0) {
+        char *guard = guard_state_encode(&f->guard);
+        put_object(root, "guard", guard);
+        free(guard);
+    }
     if (f->weights_only) {
         json_object_set_new(root, "weights_only", json_true());
     }
@@ -254,6 +260,13 @@ static int parse_story(struct ckpt_facts *f, const json_t *root, const char *nam
     TRY(get_real(root, "valid_loss", &f->valid_loss, name, err));
     if (json_object_get(root, "valid_step") != NULL) {
         TRY(get_u64(root, "valid_step", INT64_MAX, &f->valid_step, name, err));
+    }
+    if (json_object_get(root, "guard") != NULL) { /* older ones have it not */
+        char *guard = NULL;
+        TRY(get_object(root, "guard", &guard, name, err));
+        int rc = guard_state_parse(&f->guard, guard, name, err);
+        free(guard);
+        TRY(rc);
     }
     TRY(get_object(root, "model", &f->model, name, err));
     return get_object(root, "run", &f->run, name, err);

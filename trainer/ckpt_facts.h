@@ -10,6 +10,7 @@
 #include "lib/err.h"
 #include "proto/jobspec.h"
 #include "proto/model_config.h"
+#include "trainer/guard.h"
 #include "trainer/mesh.h"
 
 struct ckpt_facts {
@@ -30,9 +31,10 @@ struct ckpt_facts {
     double mtp_loss;     /* the same */
     double valid_loss;   /* of the last validation, after valid_step; NAN: none */
     uint64_t valid_step; /* 0: none */
-    char *model;         /* owned; config.json of the model. NULL: an older checkpoint */
-    char *run;           /* owned; {"name","stage","train"} of the job file, or NULL */
-    char *origin;        /* owned; where the first weights came from. NULL: they were random */
+    struct guard_state guard;
+    char *model;  /* owned; config.json of the model. NULL: an older checkpoint */
+    char *run;    /* owned; {"name","stage","train"} of the job file, or NULL */
+    char *origin; /* owned; where the first weights came from. NULL: they were random */
 };
 
 /* All but step, tokens and position, and what comes of training. */

@@ -35,6 +35,7 @@
 #include "trainer/run.h"
 #include "trainer/run_dir.h"
 #include "trainer/spec_file.h"
+#include "trainer/watch.h"
 
 #define RANKS_MAX     1024
 #define KILL_AFTER_MS 10000 /* from the first failure until the others are killed */
@@ -509,7 +510,10 @@ static void launcher_fini(struct launcher *l)
     free(l->resume_dir);
 }
 
-int launch(const struct run_options *options, int *status, struct err *err)
+/* One attempt. *again: it left a decision of the guard for the next one (watch.h), which begins
+ * at a checkpoint of this run when there is one. */
+static int launch_once(const struct run_options *options, int *status, bool *again, bool *saved,
+                       struct err *err)
 {
     struct launcher l = {.signal_fd = -1, .dir = {.lock_fd = -1, .ckpt_lock_fd = -1}};
     int rc = prepare(&l, options, err);
@@ -518,12 +522,32 @@ int launch(const struct run_options *options, int *status, struct err *err)
         for (uint32_t r = 0; r < l.count; r++) {
             l.ranks[r].output = -1;
         }
+        bool another = false;
+        size_t decided = watch_decided(l.dir.ckpt_dir, &another);
         run_ranks(&l, err);
         *status = outcome(&l, err);
+        *again = watch_decided(l.dir.ckpt_dir, &another) > decided && another &&
+                 *status == run_exit_status(ERR_AGAIN) && l.asked == 0;
+        *saved = l.dir.count > 0;
         rc = *status == 0 ? 0 : err != NULL && err->code != 0 ? err->code : ERR_FAILED;
     } else {
         *status = run_exit_status(rc);
     }
     launcher_fini(&l);
     return rc;
+}
+
+int launch(const struct run_options *options, int *status, struct err *err)
+{
+    struct run_options now = *options;
+    for (;;) {
+        bool again = false;
+        bool saved = false;
+        struct err why = {0};
+        int rc = launch_once(&now, status, &again, &saved, &why);
+        if (!again) {
+            return rc == 0 ? 0 : err_set(err, rc, "%s", why.text);
+        }
+        now.resume = saved ? "auto" : options->resume;
+    }
 }

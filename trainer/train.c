@@ -10,7 +10,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +34,7 @@
 #include "trainer/report.h"
 #include "trainer/schedule.h"
 #include "trainer/tie.h"
+#include "trainer/watch.h"
 #include "trainer/zero.h"
 
 #define CKPT_AUTO_MS  300000 /* checkpoint.every: auto */
@@ -56,6 +56,7 @@ struct train {
     struct optim optim;
     struct ckpt_tensors tensors;
     struct ckpt_saver *saver;
+    struct watch watch;
     struct ckpt_facts at;      /* where the run stands */
     struct schedule_point now; /* of the step under way */
     double *layer_maxvio;      /* of each router, of the last step */
@@ -182,15 +183,16 @@ static void take_over(struct train *t, struct ckpt_facts *was)
     t->at.mtp_loss = was->mtp_loss;
     t->at.valid_loss = was->valid_loss;
     t->at.valid_step = was->valid_step;
+    t->at.guard = was->guard;
     t->at.origin = was->origin;
     was->origin = NULL;
 }
 
-static int resume(struct train *t, struct err *err)
+static int resume(struct train *t, const char *dir, struct err *err)
 {
     struct ckpt_facts was;
     int64_t start = clock_boot_ms();
-    int rc = ckpt_load(t->o->resume_dir, CKPT_ALL, &t->tensors, t->o->op, t->o->world, &was, err);
+    int rc = ckpt_load(dir, CKPT_ALL, &t->tensors, t->o->op, t->o->world, &was, err);
     if (rc == 0 && !was.weights_only) {
         rc = warn_of_threads(t, &was, err);
     }
@@ -198,9 +200,9 @@ static int resume(struct train *t, struct err *err)
         if (!was.weights_only) {
             warn_of_changes(&was, &t->at);
         }
-        log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens%s, in %" PRId64 " ms",
-                 t->o->resume_dir, was.step, was.tokens,
-                 was.weights_only ? ", fresh optimiser moments" : "", clock_boot_ms() - start);
+        log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens%s, in %" PRId64 " ms", dir,
+                 was.step, was.tokens, was.weights_only ? ", fresh optimiser moments" : "",
+                 clock_boot_ms() - start);
     }
     if (rc == 0) {
         take_over(t, &was);
@@ -238,6 +240,28 @@ static int init_from(struct train *t, struct err *err)
     return rc;
 }
 
+/* Where the run begins, and what the guard decided about it. */
+static int begin_run(struct train *t, struct err *err)
+{
+    const struct train_options *o = t->o;
+    char *dir = NULL;
+    bool own = o->resume_dir == NULL || watch_owns(&t->watch, o->resume_dir);
+    TRY(watch_choose(&t->watch, o->resume_dir, own, &dir, err));
+    int rc = 0;
+    if (dir != NULL) {
+        rc = resume(t, dir, err);
+    } else if (t->spec->init_from != NULL) {
+        rc = init_from(t, err);
+    } else {
+        model_init(t->model);
+    }
+    free(dir);
+    TRY(rc);
+    watch_take_over(&t->watch, t->spec, own, &t->at, &t->feed.cursor);
+    model_refresh(t->model);
+    return 0;
+}
+
 static int setup(struct train *t, struct err *err)
 {
     const struct train_options *o = t->o;
@@ -260,14 +284,8 @@ static int setup(struct train *t, struct err *err)
     my_share(t, t->spec->global_batch, &first, &count);
     t->tokens = mem_alloc_array((size_t)count * (t->spec->sequence_length + 1), sizeof *t->tokens);
     ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train_tokens);
-    if (o->resume_dir != NULL) {
-        TRY(resume(t, err));
-    } else if (t->spec->init_from != NULL) {
-        TRY(init_from(t, err));
-    } else {
-        model_init(t->model);
-    }
-    model_refresh(t->model);
+    TRY(watch_init(&t->watch, t->spec, &t->at, o->world, o->ckpt_dir, o->epoch, err));
+    TRY(begin_run(t, err));
     rc = report_init(&t->report, o->mesh->rank == 0, o->reporter, o->epoch, t->spec->steps,
                      o->tb_dir, t->at.step + 1, err);
     TRY(agree(o->world, rc, "opening the event files", err));
@@ -290,6 +308,7 @@ static void teardown(struct train *t)
     pipeline_fini(&t->pipeline);
     model_destroy(t->model);
     feed_close(&t->feed);
+    watch_fini(&t->watch);
     ckpt_facts_fini(&t->at);
     free(t->tokens);
     free(t->layer_maxvio);
@@ -300,6 +319,7 @@ static void teardown(struct train *t)
 static void begin_step(struct train *t)
 {
     t->now = schedule_next(t->spec, t->at.step, t->at.tokens);
+    t->now.lr *= guard_lr_factor(&t->at.guard, t->now.step);
     model_set_context(t->model, t->now.context);
     model_set_mtp_lambda(t->model, t->now.mtp_lambda);
 }
@@ -371,19 +391,18 @@ static int sum_facts(struct train *t, const struct model_losses *mine, double *s
     return 0;
 }
 
-static int check_finite(const struct train *t, const struct report_step *out, struct err *err)
+static int check_course(struct train *t, const struct report_step *out, struct err *err)
 {
-    bool mtp_bad = t->o->config->num_nextn_predict_layers > 0 && !isfinite(out->mtp_loss);
-    if (isfinite(out->loss) && isfinite(out->grad_norm) && !mtp_bad) {
-        return 0;
+    const struct guard_sample sample = {.step = t->at.step + 1,
+                                        .loss = out->loss,
+                                        .mtp_loss = out->mtp_loss,
+                                        .grad_norm = out->grad_norm,
+                                        .has_mtp = t->o->config->num_nextn_predict_layers > 0};
+    const char *suspect = isfinite(out->grad_norm) ? NULL : grad_suspect(t->model, t->o->op);
+    if (suspect != NULL) {
+        log_warn("step %" PRIu64 ": not finite, first in the gradient of %s", sample.step, suspect);
     }
-    const char *suspect = grad_suspect(t->model, t->o->op);
-    return err_set(err, ERR_NUMERIC,
-                   "step %" PRIu64 ": loss %g, gradient norm %g%s%s: not finite, the step was not "
-                   "applied (a lower lr, or resume from an earlier checkpoint)",
-                   t->at.step + 1, out->loss, fabs(out->grad_norm),
-                   suspect != NULL ? ", first in the gradient of " : "",
-                   suspect != NULL ? suspect : "");
+    return watch_step(&t->watch, &t->at.guard, &sample, err);
 }
 
 /* From the data to updated weights. */
@@ -399,7 +418,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     TRY(grad_norm(&t->zero, o->op, o->world, &out->grad_norm, err));
     out->loss = sums[LOSS] / sums[TOKENS];
     out->mtp_loss = o->config->num_nextn_predict_layers > 0 ? sums[MTP_LOSS] / sums[TOKENS] : NAN;
-    TRY(check_finite(t, out, err));
+    TRY(check_course(t, out, err));
     double scale = grad_clip_scale(out->grad_norm, t->spec->optimizer.grad_clip);
     out->lr = t->now.lr;
     optim_step(&t->optim, t->spec, step, out->lr, scale);
@@ -526,28 +545,13 @@ static int finish_saves(struct train *t, struct err *err)
     }
 }
 
-/* Is the checkpoint that this run resumed from one of its own? They are ROOT/eEPOCH/step-STEP. */
-static bool resumed_own(const struct train *t)
-{
-    char *from = realpath(t->o->resume_dir, NULL);
-    char *to = realpath(t->o->ckpt_dir, NULL);
-    bool own = false;
-    if (from != NULL && to != NULL) {
-        const char *root = dirname(dirname(from));
-        own = strcmp(root, dirname(to)) == 0;
-    }
-    free(from);
-    free(to);
-    return own;
-}
-
 /* Another run's last step is this run's, too: it leaves a checkpoint of its own. */
 static int nothing_to_do(struct train *t, struct err *err)
 {
     if (t->o->mesh->rank == 0) {
         log_info("step %" PRIu64 " of %" PRIu64 " is done already", t->at.step, t->spec->steps);
     }
-    if (t->o->resume_dir == NULL || resumed_own(t)) {
+    if (t->o->resume_dir == NULL || watch_owns(&t->watch, t->o->resume_dir)) {
         return 0;
     }
     TRY(agree(t->o->world, save(t, err), "checkpoint", err));

@@ -128,6 +128,10 @@ static void random_train(struct jobspec *s)
     t->optimizer.eps = random_real(1e-20, 1e-5);
     t->optimizer.weight_decay = random_real(0, 1);
     t->optimizer.grad_clip = random_real(0, 10);
+    t->guard = guard_spec_default();
+    t->guard.enabled = random_one_in(2);
+    t->guard.factor = random_real(0, 10);
+    t->guard.skip = (uint32_t)random_below(1000);
     t->bias_update_speed = random_real(0, 1);
     t->balance_loss = random_real(0, 1);
     t->mtp_lambda = random_real(0, 1);
@@ -264,6 +268,9 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_texts_equal(a->train.model, b->train.model);
     assert_data_equal(&a->train.data, &b->train.data);
     assert_texts_equal(a->train.init_from, b->train.init_from);
+    assert_int_equal(a->train.guard.enabled, b->train.guard.enabled);
+    assert_true(a->train.guard.factor == b->train.guard.factor);
+    assert_int_equal(a->train.guard.skip, b->train.guard.skip);
     assert_texts_equal(a->checkpoint.dir, b->checkpoint.dir);
     assert_lists_equal(a->command, a->command_count, b->command, b->command_count);
     assert_lists_equal(a->env, a->env_count, b->env, b->env_count);
