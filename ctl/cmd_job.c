@@ -7,6 +7,7 @@
 #include "ctl/interrupt.h"
 #include "ctl/jobs.h"
 #include "ctl/outcome.h"
+#include "ctl/page.h"
 #include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/wait.h"
@@ -115,6 +116,8 @@ static void why_page(const struct output *o, struct buf *out, const json_t *reas
     (void)o;
     text_append_clean(out, pick_text(reason, "text"));
     buf_append_str(out, "\n");
+    job_expected(out, reason);
+    page_time(out, "last pass", reason, "scheduled_at");
 }
 
 int cmd_job_why(struct ctl *ctl, struct buf *out, struct err *err)

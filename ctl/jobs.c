@@ -184,7 +184,7 @@ static void append_terms(struct buf *out, const json_t *job)
     }
 }
 
-static void append_expected(struct buf *out, const json_t *job)
+void job_expected(struct buf *out, const json_t *job)
 {
     int64_t start_ms = 0;
     if (pick_time(job, "expected_start_at", &start_ms)) {
@@ -318,7 +318,7 @@ void job_page(const struct output *o, struct buf *out, const json_t *job)
     append_place(out, job);
     append_terms(out, job);
     page_time(out, "submitted", job, "submitted_at");
-    append_expected(out, job);
+    job_expected(out, job);
     page_time(out, "started", job, "started_at");
     page_time(out, "ended", job, "ended_at");
     append_exit(out, job);

@@ -9,6 +9,8 @@
 
 extern const struct listing job_listing;
 
+/* A field with the time a waiting job is expected to start at, where that is known. */
+void job_expected(struct buf *out, const json_t *job);
 void job_page(const struct output *o, struct buf *out, const json_t *job);
 
 /* COMPLETED, FAILED or CANCELLED. */
