@@ -78,7 +78,7 @@ const struct option account_options[] = {
 const struct option quota_options[] = {
     {'u', "user", "USER", "of this user; *: of each one; not given: of all together"},
     {0, "account", "ACCOUNT", "of this account, likewise"},
-    {0, "class", "CLASS", "of this class of priorities, likewise"},
+    {0, "class", "CLASS", "of this class of priorities (scheduler.classes in dsd.yaml)"},
     {0, "nodes", "N", "nodes at a time; none: the quota is no more"},
     {0, "expires", "TIME", "such as +7d or 2026-12-01; default never"},
     {0, "reason", "TEXT", "why, for the record"},
