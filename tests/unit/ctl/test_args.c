@@ -144,8 +144,8 @@ static void test_refusals(void **state)
     assert_refused("list jobs", "did you mean 'dsctl job list'");
     assert_refused("drain n1", "did you mean 'dsctl node drain'");
     assert_refused("sumbit x", "did you mean 'dsctl submit'");
-    assert_refused("frobnicate",
-                   "commands start with one of job, node, maint, queue, account, quota, ckpt, cost, event, cluster");
+    assert_refused("frobnicate", "commands start with one of job, node, maint, queue, account, "
+                                 "quota, ckpt, cost, event, cluster");
     assert_refused("job frobnicate", "after job comes one of submit");
     assert_refused("job list --stat RUNNING", "did you mean '--state'");
     assert_refused("job list --frobnicate", "no such option");
