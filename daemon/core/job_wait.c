@@ -301,12 +301,17 @@ void job_wait_load_done(struct core *core, struct job *job)
     }
 }
 
+/* An array is waited for as a whole: the id of its first job means all of them. Among themselves
+ * the jobs of an array keep their turn by its limit, which is one then. */
 void job_wait_singleton(struct core *core, struct job *job)
 {
     for (struct job *other = job->prev; other != NULL; other = other->prev) {
+        uint64_t array = other->row.array_id;
+        uint64_t id = array != 0 ? array : other->row.id;
         if (strcmp(other->row.name, job->row.name) == 0 &&
-            strcmp(other->row.user, job->row.user) == 0) {
-            add_need(core, job, (struct dependency){DEPENDENCY_AFTER_ANY, other->row.id});
+            strcmp(other->row.user, job->row.user) == 0 &&
+            (array == 0 || array != job->row.array_id) && !needs_job(job, id)) {
+            add_need(core, job, (struct dependency){DEPENDENCY_AFTER_ANY, id});
         }
     }
     if (job->need_count > 0) {
@@ -347,9 +352,8 @@ void job_wait_started(struct core *core, struct job *job)
     if (job->array != NULL) {
         job->array->unstarted--;
         reconsider_all(core, job->array->dependents, &job->array->dependent_count);
-    } else {
-        reconsider_all(core, job->dependents, &job->dependent_count);
     }
+    reconsider_all(core, job->dependents, &job->dependent_count);
 }
 
 static void leave_array(struct core *core, struct job *job, bool bad)
@@ -379,9 +383,8 @@ void job_wait_ended(struct core *core, struct job *job, enum job_outcome outcome
     job->need_count = 0;
     if (job->array != NULL) {
         leave_array(core, job, outcome != OUTCOME_COMPLETED);
-    } else {
-        reconsider_all(core, job->dependents, &job->dependent_count);
     }
+    reconsider_all(core, job->dependents, &job->dependent_count);
 }
 
 void job_wait_add(struct core *core, struct job *job, const struct dependency *list, size_t count)

@@ -254,7 +254,7 @@ static void create(struct core *core, const struct input_submit *submit, int64_t
         job->row.array_id = array_id;
         job->row.array_index = spec->array[index];
         job->row.array_size = (int64_t)spec->array_count;
-        job->row.array_limit = spec->array_limit;
+        job->row.array_limit = spec->singleton ? 1 : spec->array_limit;
     }
     if (index == 0) {
         row_set_text(&job->row.submit_key, submit->key);

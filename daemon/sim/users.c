@@ -347,7 +347,7 @@ static void draw_features(struct sim *sim, struct request *r, int index)
     }
     r->array = sim_chance(sim, 0.15) ? (uint32_t)sim_between(sim, 1, SIM_ARRAY_MAX) : 0;
     r->spares = sim_chance(sim, 0.1) ? 1 : 0;
-    r->singleton = r->array == 0 && sim_chance(sim, 0.1);
+    r->singleton = sim_chance(sim, 0.1);
     r->may_stop = sim_chance(sim, 0.6);
     r->after = index > 0 && sim_chance(sim, 0.2) ? (int)sim_roll(sim, (uint64_t)index) : -1;
     r->priority = sim_between(sim, -1000, 1000);

@@ -97,6 +97,50 @@ static void test_singleton(void **state)
     assert_int_equal(state_of(c), JOB_STARTING);
 }
 
+/* A singleton array runs its jobs one at a time; what is a singleton of the same name waits for the
+ * whole of it, and it for what was there before. */
+static void test_singleton_array(void **state)
+{
+    (void)state;
+    world_register(&w, 1, "n1", 8);
+    uint32_t indices[] = {0, 1, 2};
+    struct jobspec one = world_spec(1, 1), many = world_spec(1, 1);
+    one.singleton = many.singleton = true;
+    many.array = indices;
+    many.array_count = 3;
+    uint64_t before = world_submit_spec(&w, &one, NULL, "h");
+    uint64_t first = world_submit_spec(&w, &many, NULL, "h");
+    uint64_t after = world_submit_spec(&w, &one, NULL, "h");
+    assert_int_equal(state_of(before), JOB_STARTING);
+    assert_int_equal(state_of(first), JOB_PENDING);
+    end(before, 0);
+    for (uint64_t job = first; job < first + 3; job++) {
+        assert_int_equal(state_of(job), JOB_STARTING);
+        for (uint64_t later = job + 1; later <= after; later++) {
+            assert_int_equal(state_of(later), JOB_PENDING);
+        }
+        end(job, 0);
+    }
+    assert_int_equal(state_of(after), JOB_STARTING);
+}
+
+/* What depends on one job of an array that is not its first waits for that job alone. */
+static void test_one_of_array(void **state)
+{
+    (void)state;
+    world_register(&w, 1, "n1", 8);
+    uint32_t indices[] = {0, 1, 2};
+    struct jobspec spec = world_spec(1, 1);
+    spec.array = indices;
+    spec.array_count = 3;
+    uint64_t first = world_submit_spec(&w, &spec, NULL, "h");
+    uint64_t then = submit_after(DEPENDENCY_AFTER_OK, first + 1);
+    assert_int_equal(state_of(then), JOB_PENDING);
+    end(first + 1, 0);
+    assert_int_equal(state_of(then), JOB_STARTING);
+    assert_int_equal(state_of(first + 2), JOB_STARTING);
+}
+
 /* An array is as many jobs with ids in a row, so many at a time; what depends on its first job
  * waits for all of them. */
 static void test_array(void **state)
@@ -207,8 +251,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_dependencies), TEST(test_singleton), TEST(test_array),
-        TEST(test_times),        TEST(test_suspend),
+        TEST(test_dependencies), TEST(test_singleton), TEST(test_singleton_array),
+        TEST(test_one_of_array), TEST(test_array),     TEST(test_times),
+        TEST(test_suspend),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

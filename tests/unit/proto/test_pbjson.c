@@ -51,7 +51,8 @@ static void test_job(void **state)
                 "v1\",\"id\":12,\"name\":\"x\",\"user\":\"x\",\"account\":\"x\",\"queue\":\"x\","
                 "\"stage\":\"x\","
                 "\"state\":\"x\",\"reason\":{\"code\":\"Resources\",\"text\":\"2 nodes are "
-                "free\"},\"priority\":-3,\"nodes_requested\":0,"
+                "free\",\"scheduled_at\":null,\"expected_start_at\":null},\"priority\":-3,\"nodes_"
+                "requested\":0,"
                 "\"gpus_per_node\":0,\"nodes\":[\"gpu001\",\"gpu002\"],\"submitted_at\":\"2023-11-"
                 "14T22:13:20.123Z\",\"started_at\":null,"
                 "\"ended_at\":null,\"attempt\":0,\"epoch\":0,\"restarts\":0,\"exit\":null,"
@@ -60,7 +61,11 @@ static void test_job(void **state)
                 "norm\":null,\"valid_loss\":null},"
                 "\"last_checkpoint\":null,\"usage\":null,\"attempts\":[],\"checkpoints\":[],"
                 "\"events\":[],\"spec\":{\"b\":1,\"a\":[true]},"
-                "\"workdir\":null}");
+                "\"workdir\":null,\"dependency\":null,\"array\":null,\"array_index\":null,\"array_"
+                "size\":null,\"array_limit\":null,\"nodes_min\":null,\"nodes_max\":null,\"time_"
+                "limit_ms\":null,\"not_before_at\":null,\"deadline_at\":null,\"preemptible\":null,"
+                "\"min_runtime_ms\":null,\"preempted\":null,\"expected_start_at\":null,"
+                "\"scheduled_at\":null}");
 }
 
 /* Badput is an object of categories; money may be negative; lists stand under items. */
