@@ -42,7 +42,9 @@ struct run {
 
 static void begin(struct run *r, unsigned seed)
 {
-    *r = (struct run){.spec = guard_spec_default(), .epoch = 1, .bad_below_rate = 0};
+    memset(r, 0, sizeof *r); /* too large for a compound literal on the stack */
+    r->spec = guard_spec_default();
+    r->epoch = 1;
     srand(seed);
     for (size_t i = 0; i < 3000; i++) {
         r->noise[i] = rand() % 1000 / 5000.0;
