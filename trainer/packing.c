@@ -117,7 +117,9 @@ static void cut_long(struct packer *p, const uint64_t *lengths, uint32_t count)
             new_item(p, (struct piece){i, rest, lengths[i] - rest});
         }
     }
-    qsort(p->items, p->item_count, sizeof *p->items, longest_first);
+    if (p->item_count > 0) { /* qsort takes no NULL */
+        qsort(p->items, p->item_count, sizeof *p->items, longest_first);
+    }
 }
 
 static void best_fit(struct packer *p)
@@ -133,7 +135,9 @@ static void best_fit(struct packer *p)
 /* The emptiest bins give their pieces, cut where they must be, to fill the others. */
 static void fill_holes(struct packer *p)
 {
-    qsort(p->bins, p->bin_count, sizeof *p->bins, fullest_first);
+    if (p->bin_count > 0) {
+        qsort(p->bins, p->bin_count, sizeof *p->bins, fullest_first);
+    }
     for (size_t to = 0; to < p->bin_count; to++) {
         while (p->bins[to].room > 0 && p->bin_count - 1 > to) {
             struct bin *from = &p->bins[p->bin_count - 1];
