@@ -47,6 +47,18 @@ static void count_sequences(struct corpus *c)
     c->sampler.windows = c->before[c->groups];
 }
 
+int corpus_check_windows(const struct dataset *d, uint64_t windows, const char *prefix,
+                         uint32_t sequence_length, struct err *err)
+{
+    if (windows == 0) {
+        return err_set(err, ERR_DATA,
+                       "%s.bin has %" PRIu64 " tokens, one sequence needs %u (more text, or a "
+                       "shorter sequence_length)",
+                       prefix, d->tokens, sequence_length + 1);
+    }
+    return 0;
+}
+
 int corpus_open(struct corpus *c, const char *prefix, const struct data_spec *spec, uint64_t seed,
                 uint32_t sequence_length, uint32_t vocab, struct err *err)
 {
@@ -60,12 +72,7 @@ int corpus_open(struct corpus *c, const char *prefix, const struct data_spec *sp
     } else {
         c->sampler.windows = sampler_windows(c->data.tokens, sequence_length);
     }
-    if (c->sampler.windows == 0) {
-        rc = err_set(err, ERR_DATA,
-                     "%s.bin has %" PRIu64 " tokens, one sequence needs %u (more text, or a "
-                     "shorter sequence_length)",
-                     prefix, c->data.tokens, sequence_length + 1);
-    }
+    rc = corpus_check_windows(&c->data, c->sampler.windows, prefix, sequence_length, err);
 out:
     if (rc != 0) {
         corpus_close(c);

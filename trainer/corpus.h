@@ -37,6 +37,9 @@ struct corpus {
  * not below vocab. */
 int corpus_open(struct corpus *c, const char *prefix, const struct data_spec *spec, uint64_t seed,
                 uint32_t sequence_length, uint32_t vocab, struct err *err);
+/* Refuses, with ERR_DATA, a dataset of which no sequence can be made. */
+int corpus_check_windows(const struct dataset *d, uint64_t windows, const char *prefix,
+                         uint32_t sequence_length, struct err *err);
 void corpus_close(struct corpus *c); /* a zeroed one is fine */
 /* The n-th sequence shown, sequence_length + 1 tokens. */
 int corpus_read(struct corpus *c, uint64_t n, int32_t *tokens, struct err *err);

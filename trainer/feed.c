@@ -1,7 +1,6 @@
 #include "trainer/feed.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
 #include "lib/mem.h"
@@ -48,13 +47,7 @@ static int open_valid(struct feed *f, const char *prefix, struct err *err)
     TRY(pack_tokenizer_check(prefix, f->vocab, err));
     TRY(dataset_open(&f->valid, prefix, err));
     f->valid_windows = sampler_windows(f->valid.tokens, f->sequence_length);
-    if (f->valid_windows == 0) {
-        return err_set(err, ERR_DATA,
-                       "%s.bin has %" PRIu64 " tokens, one sequence needs %u (more text, or a "
-                       "shorter sequence_length)",
-                       prefix, f->valid.tokens, f->sequence_length + 1);
-    }
-    return 0;
+    return corpus_check_windows(&f->valid, f->valid_windows, prefix, f->sequence_length, err);
 }
 
 int feed_open(struct feed *f, const struct train_spec *spec, uint32_t vocab, struct err *err)
