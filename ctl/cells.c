@@ -1,9 +1,9 @@
 #include "ctl/cells.h"
 
-#include "ctl/format.h"
 #include "ctl/nodes.h"
 #include "ctl/when.h"
 #include "lib/clock.h"
+#include "proto/format.h"
 
 static bool time_of(const json_t *value, int64_t *at_ms)
 {

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "ctl/cells.h"
-#include "ctl/format.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 static const struct column ckpt_columns[] = {
     {"ID", "id", COLUMN_RIGHT, NULL, NULL},

@@ -5,9 +5,9 @@
 
 #include "ctl/ckpts.h"
 #include "ctl/cmd.h"
-#include "ctl/format.h"
 #include "ctl/outcome.h"
 #include "lib/mem.h"
+#include "proto/format.h"
 
 int cmd_ckpt_list(struct ctl *ctl, struct buf *out, struct err *err)
 {

@@ -3,10 +3,10 @@
 #include <stdio.h>
 
 #include "ctl/cmd.h"
-#include "ctl/format.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 /* "2 UP, 1 DRAINED". */
 static void append_counts(const struct output *o, struct buf *out, const char *label,

@@ -5,12 +5,12 @@
 
 #include "ctl/cells.h"
 #include "ctl/cmd.h"
-#include "ctl/format.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/when.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 static json_t *goodput_of(const json_t *item)
 {

@@ -5,7 +5,7 @@
 #include "ctl/cmd.h"
 #include "ctl/encode.h"
 #include "ctl/events.h"
-#include "ctl/pick.h"
+#include "proto/pick.h"
 
 #define LIST_LIMIT 100u
 #define PAGE_LIMIT 1000u

@@ -8,10 +8,10 @@
 #include "ctl/jobs.h"
 #include "ctl/outcome.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/wait.h"
 #include "lib/mem.h"
+#include "proto/pick.h"
 
 #define LIST_LIMIT 1000u
 #define PAGE_LIMIT 1000u

@@ -5,12 +5,12 @@
 
 #include "ctl/cells.h"
 #include "ctl/cmd.h"
-#include "ctl/format.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/when.h"
 #include "lib/clock.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 /* ---- options */
 

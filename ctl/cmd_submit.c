@@ -8,20 +8,20 @@
 #include <unistd.h>
 
 #include "ctl/cmd.h"
-#include "ctl/format.h"
 #include "ctl/interrupt.h"
 #include "ctl/jobs.h"
 #include "ctl/logs.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "ctl/wait.h"
 #include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/mem.h"
+#include "proto/format.h"
 #include "proto/jobspec.h"
 #include "proto/model_config.h"
 #include "proto/pbjson.h"
+#include "proto/pick.h"
 
 #define SPEC_BYTES_MAX  (1u << 20)
 #define MODEL_BYTES_MAX (1u << 20)

@@ -5,8 +5,8 @@
 
 #include "ctl/cells.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
+#include "proto/pick.h"
 
 static const struct column event_columns[] = {
     {"SEQ", "seq", COLUMN_RIGHT, NULL, NULL},

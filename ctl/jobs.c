@@ -8,12 +8,12 @@
 #include "ctl/cells.h"
 #include "ctl/ckpts.h"
 #include "ctl/events.h"
-#include "ctl/format.h"
 #include "ctl/nodes.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "lib/clock.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 /* ---- the row */
 

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "ctl/cells.h"
-#include "ctl/format.h"
 #include "ctl/page.h"
-#include "ctl/pick.h"
 #include "lib/hostlist.h"
 #include "lib/mem.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 /* ---- the row */
 

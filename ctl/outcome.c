@@ -1,8 +1,8 @@
 #include "ctl/outcome.h"
 
 #include "ctl/encode.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
+#include "proto/pick.h"
 
 static void append_target(struct buf *out, const struct deed *deed, const json_t *item)
 {

@@ -5,8 +5,8 @@
 #include <strings.h>
 
 #include "ctl/encode.h"
-#include "ctl/pick.h"
 #include "proto/pbjson.h"
+#include "proto/pick.h"
 #include "proto/rpc.h"
 
 static const char *const format_names[] = {"table", "wide", "json", "yaml", "csv", "name"};

@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-#include "ctl/format.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "lib/clock.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 #define INDENT "  "
 

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl/format.h"
 #include "lib/clock.h"
 #include "lib/log.h"
+#include "proto/format.h"
 
 #define CONNECT_MS   10000
 #define RETRY_MS_MIN 100

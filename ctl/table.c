@@ -5,8 +5,8 @@
 #include <strings.h>
 
 #include "ctl/encode.h"
-#include "ctl/pick.h"
 #include "lib/mem.h"
+#include "proto/pick.h"
 
 json_t *table_raw_value(const json_t *item, const struct column *column)
 {

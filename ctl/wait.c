@@ -3,11 +3,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "ctl/format.h"
 #include "ctl/jobs.h"
-#include "ctl/pick.h"
 #include "ctl/text.h"
 #include "lib/clock.h"
+#include "proto/format.h"
+#include "proto/pick.h"
 
 #define POLL_MS  30000 /* one question to the coordinator is held open this long */
 #define GRACE_MS 15000 /* for its answer after that */

@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-#include "ctl/format.h"
 #include "ctl/interrupt.h"
 #include "ctl/text.h"
 #include "lib/clock.h"
+#include "proto/format.h"
 
 #define CURSOR_HOME   "\033[H"
 #define CURSOR_HIDE   "\033[?25l"

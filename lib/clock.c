@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 static int64_t read_ns(clockid_t id)
@@ -47,4 +48,25 @@ void clock_format_utc(int64_t wall_ms, char *text)
     snprintf(text, CLOCK_TEXT_BYTES, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ",
              (tm.tm_year + 1900) % 10000, (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100,
              tm.tm_min % 100, tm.tm_sec % 100, (int)ms % 1000);
+}
+
+bool clock_parse_utc(const char *text, int64_t *wall_ms)
+{
+    struct tm tm = {0};
+    int ms = 0;
+    char again[CLOCK_TEXT_BYTES];
+    int fields = sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3dZ", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
+                        &tm.tm_hour, &tm.tm_min, &tm.tm_sec, &ms);
+    if (fields < 6) {
+        return false;
+    }
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    int64_t found = (int64_t)timegm(&tm) * 1000 + ms;
+    clock_format_utc(found, again);
+    /* Signs, blanks, February 30: what is not written that way was not read that way. */
+    bool same = fields == 7 ? strcmp(text, again) == 0
+                            : strncmp(text, again, 19) == 0 && strcmp(text + 19, "Z") == 0;
+    *wall_ms = same ? found : *wall_ms;
+    return same;
 }

@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "ctl/ctl.h"
-#include "ctl/pick.h"
 #include "lib/file.h"
 #include "lib/mem.h"
+#include "proto/pick.h"
 #include "tests/unit/ctl/fake_cluster.h"
 
 /* ---- running dsctl */

@@ -9,10 +9,10 @@
 
 #include <cmocka.h>
 
-#include "ctl/format.h"
 #include "ctl/ranks.h"
 #include "ctl/text.h"
 #include "ctl/when.h"
+#include "proto/format.h"
 
 static struct buf out;
 

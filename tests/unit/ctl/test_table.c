@@ -8,9 +8,9 @@
 #include <cmocka.h>
 
 #include "ctl/encode.h"
-#include "ctl/pick.h"
 #include "ctl/table.h"
 #include "ctl/text.h"
+#include "proto/pick.h"
 
 static void shout(struct buf *out, const json_t *item, const json_t *value)
 {

@@ -116,7 +116,8 @@ static void test_err(void **state)
     assert_int_equal(strlen(e.text), sizeof e.text - 1);
 }
 
-/* RFC 3339 with milliseconds, before 1970 too; what the form cannot show is clamped. */
+/* RFC 3339 with milliseconds, before 1970 too; what the form cannot show is clamped; read back only
+ * as it was written. */
 static void test_clock(void **state)
 {
     (void)state;
@@ -136,6 +137,23 @@ static void test_clock(void **state)
         char text[CLOCK_TEXT_BYTES];
         clock_format_utc(cases[i].ms, text);
         assert_string_equal(text, cases[i].text);
+        int64_t again = 0;
+        assert_true(clock_parse_utc(text, &again));
+        clock_format_utc(again, text);
+        assert_string_equal(text, cases[i].text);
+    }
+    int64_t seconds = 0;
+    assert_true(clock_parse_utc("2023-11-14T22:13:20Z", &seconds));
+    assert_true(seconds == 1700000000000);
+    static const char *const none[] = {"",
+                                       "2023-11-14",
+                                       "2023-02-30T00:00:00.000Z",
+                                       "2023-11-14T22:13:20.5Z",
+                                       "2023-11-14T22:13:20+01:00",
+                                       "2023-11-14T22:13:20.123Z ",
+                                       "2023-11-14T+2:13:20Z"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        assert_false(clock_parse_utc(none[i], &seconds));
     }
     int64_t start = clock_boot_ms();
     clock_sleep_ms(20);

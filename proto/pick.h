@@ -1,6 +1,6 @@
 /* Values out of JSON objects, by dotted path. */
-#ifndef CTL_PICK_H
-#define CTL_PICK_H
+#ifndef PROTO_PICK_H
+#define PROTO_PICK_H
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -14,7 +14,7 @@ int64_t pick_int(const json_t *object, const char *path);
 uint64_t pick_count(const json_t *object, const char *path); /* never below 0 */
 /* "" when absent. Borrowed. */
 const char *pick_text(const json_t *object, const char *path);
-/* An RFC 3339 time as ms; false when absent. */
+/* A time as pbjson writes it, as ms; false when absent. */
 bool pick_time(const json_t *object, const char *path, int64_t *wall_ms);
 
 #endif

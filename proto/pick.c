@@ -1,8 +1,8 @@
-#include "ctl/pick.h"
+#include "proto/pick.h"
 
 #include <string.h>
 
-#include "ctl/when.h"
+#include "lib/clock.h"
 
 const json_t *pick(const json_t *object, const char *path)
 {
@@ -43,5 +43,5 @@ const char *pick_text(const json_t *object, const char *path)
 bool pick_time(const json_t *object, const char *path, int64_t *wall_ms)
 {
     const char *text = json_string_value(pick(object, path));
-    return text != NULL && when_parse(text, 0, wall_ms, NULL) == 0;
+    return text != NULL && clock_parse_utc(text, wall_ms);
 }

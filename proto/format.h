@@ -1,6 +1,6 @@
 /* Numbers, times and money as people read them. All append to a buf. */
-#ifndef CTL_FORMAT_H
-#define CTL_FORMAT_H
+#ifndef PROTO_FORMAT_H
+#define PROTO_FORMAT_H
 
 #include <stdint.h>
 

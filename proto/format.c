@@ -1,4 +1,4 @@
-#include "ctl/format.h"
+#include "proto/format.h"
 
 #include <inttypes.h>
 #include <math.h>
