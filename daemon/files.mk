@@ -48,6 +48,7 @@ CORE_TESTS := \
   tests/unit/core/test_recover.c \
   tests/unit/core/test_job_wait.c \
   tests/unit/core/test_sched.c \
+  tests/unit/core/test_sched_order.c \
   tests/unit/core/test_submit.c
 DAEMON_SRC := \
   daemon/call.c \

@@ -122,20 +122,27 @@ static void swap(struct ranked *a, struct ranked *b)
     *b = c;
 }
 
-/* The middle one of first, middle and last is put at the front. */
+/* The middle one of three is put at the front. They are taken from scattered places: jobs that left
+ * have made runs of the queue, and with places fixed, these can be made to split off one job at a
+ * time. */
 static void choose_pivot(struct ranked *list, size_t count, sched_compare *compare)
 {
-    struct ranked *a = &list[0], *b = &list[count / 2], *c = &list[count - 1];
-    if (compare(b, a) < 0) {
-        swap(a, b);
+    struct ranked *three[3];
+    uint64_t x = count;
+    for (size_t i = 0; i < 3; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        three[i] = &list[(x >> 33) % count];
     }
-    if (compare(c, b) < 0) {
-        swap(b, c);
+    if (compare(three[1], three[0]) < 0) {
+        swap(three[1], three[0]);
     }
-    if (compare(b, a) < 0) {
-        swap(a, b);
+    if (compare(three[2], three[1]) < 0) {
+        swap(three[2], three[1]);
     }
-    swap(a, b);
+    if (compare(three[1], three[0]) < 0) {
+        swap(three[1], three[0]);
+    }
+    swap(three[1], &list[0]);
 }
 
 void sched_take_first(struct ranked *list, size_t count, size_t k, sched_compare *compare)
