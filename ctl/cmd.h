@@ -53,5 +53,6 @@ VIEW(cmd_cost_verify);
 VIEW(cmd_event_list);
 RUN(cmd_event_tail);
 VIEW(cmd_cluster_status);
+VIEW(cmd_plan);
 
 #endif

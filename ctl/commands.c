@@ -478,6 +478,22 @@ const struct command commands[] = {
     },
     {
         .noun = "cluster",
+        .verb = "plan",
+        .alias = "plan",
+        .arguments = "",
+        .options = run_plan_options,
+        .summary = "GPU-hours, days, dollars and memory of a run that does not exist yet",
+        .details = "Arithmetic alone: asks no coordinator. Of --gpus, --tokens and --days two give "
+                   "the third; the share\n"
+                   "of the peak is assumed. The memory table has a line for each pipeline index: "
+                   "docs/plan.md.\n"
+                   "\n"
+                   "  dsctl plan --pipeline 16 --expert 64\n"
+                   "  dsctl plan --model config.json --tokens 2T --days 10 --price 1.5 -o json",
+        .view = cmd_plan,
+    },
+    {
+        .noun = "cluster",
         .verb = "status",
         .arguments = "",
         .summary = "The cluster at a glance",

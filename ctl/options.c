@@ -37,6 +37,25 @@ const struct option plan_options[] = {
     {0, "set", "KEY=VALUE", "override a key of the file, such as nodes=4; repeatable"},
     END,
 };
+const struct option run_plan_options[] = {
+    {0, "model", "FILE", "a Hugging Face config.json; default: DeepSeek-V3's shape"},
+    {0, "gpus", "N", "default 2048"},
+    {0, "tokens", "T", "default 14.8T"},
+    {0, "days", "D", "instead of --gpus: how many it takes; with it: how many tokens"},
+    {0, "budget", "USD", "instead of --tokens: how many it buys"},
+    {0, "pipeline", "N", "ranks of a pipeline; default: the fewest that fit"},
+    {0, "expert", "N", "ranks of an expert group; default: the fewest that fit"},
+    {0, "schedule", "dualpipev|1f1b", "of the pipeline; default dualpipev"},
+    {0, "precision", "fp8|bf16|fp32", "default fp8, stored activations in BF16"},
+    {0, "sequence-length", "N", "tokens; default 4096"},
+    {0, "global-batch", "N", "sequences a step; default 15360"},
+    {0, "micro-batch", "N", "sequences at once; default 1"},
+    {0, "memory", "GB", "of a GPU; default 80"},
+    {0, "mfu", "SHARE", "of the peak that a step reaches; default 0.3894, DeepSeek-V3's"},
+    {0, "peak", "TFLOPS", "of a GPU in BF16; default 989.4, an H800's"},
+    {0, "price", "USD", "of a GPU-hour; default 2"},
+    END,
+};
 const struct option update_options[] = {
     {0, "priority", "N", "higher goes first"},
     {0, "queue", "QUEUE", "move it there, while it waits"},

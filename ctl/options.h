@@ -6,6 +6,7 @@
 
 extern const struct option submit_options[];
 extern const struct option plan_options[];
+extern const struct option run_plan_options[];
 extern const struct option update_options[];
 extern const struct option resize_options[];
 extern const struct option queue_options[];

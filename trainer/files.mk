@@ -1,5 +1,6 @@
 TRAINER_SRC :=
 TRAINER_SRC += trainer/mesh.c
+TRAINER_SRC += trainer/plan_memory.c trainer/plan_run.c
 TRAINER_SRC += trainer/comm_self.c
 TRAINER_SRC += trainer/comm_gloo.cc
 TRAINER_SRC += trainer/comm_gloo_peers.cc
@@ -67,6 +68,7 @@ TRAINER_SRC += trainer/hf_export.c
 TRAINER_SRC += trainer/main_hf.c
 TRAINER_TESTS :=
 TRAINER_TESTS += tests/unit/trainer/test_mesh.c
+TRAINER_TESTS += tests/unit/trainer/test_plan.c
 TRAINER_TESTS += tests/unit/trainer/test_comm.c
 TRAINER_TESTS += tests/unit/trainer/test_data.c
 TRAINER_TESTS += tests/unit/trainer/test_pack.c

@@ -13,6 +13,7 @@
 #include "trainer/inspect.h"
 #include "trainer/main.h"
 #include "trainer/run.h"
+#include "trainer/plan_run.h"
 #include "trainer/schedule.h"
 #include "trainer/spec_file.h"
 
@@ -143,6 +144,23 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
     return -1;
 }
 
+/* What it would take of GPUs; the CPU back end keeps FP32 numbers and takes more. */
+static int print_memory(const struct run_options *run, const struct jobspec *spec,
+                        const struct model_config *config, struct err *err)
+{
+    uint32_t ranks = run->ranks > 0 ? run->ranks : jobspec_world_size(spec, spec->nodes_min);
+    struct plan_run plan = plan_run_of(&spec->train, config, ranks);
+    struct plan_memory most;
+    TRY(plan_memory_most(&plan, &most, err));
+    printf(
+        "on GPUs a rank would take %.3f GB at most: weights %.3f, gradients %.3f, optimizer %.3f, "
+        "activations %.3f, workspace %.3f, reserved %.3f\n",
+        (double)most.total / 1e9, (double)most.weights / 1e9, (double)most.gradients / 1e9,
+        (double)most.optimizer / 1e9, (double)most.activations / 1e9, (double)most.workspace / 1e9,
+        (double)most.reserved / 1e9);
+    return 0;
+}
+
 /* What the job file comes to, without running it. */
 static int dry_run(const struct run_options *run, struct err *err)
 {
@@ -155,8 +173,9 @@ static int dry_run(const struct run_options *run, struct err *err)
            spec.name, model_config_params_total(&config), model_config_params_active(&config),
            model_config_params_mtp(&config), spec.train.steps, spec.train.tokens, table);
     free(table);
+    int rc = print_memory(run, &spec, &config, err);
     jobspec_fini(&spec);
-    return 0;
+    return rc;
 }
 
 static int main_run(int argc, char **argv)
