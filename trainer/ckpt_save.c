@@ -28,10 +28,13 @@ struct ckpt_saver {
     size_t copy_bytes;
     uint64_t step;
     char *layout; /* owned; the facts of that step */
-    int64_t stall_ms;
+    _Atomic int64_t stall_ms;
 
     pthread_t thread;
     bool in_flight;
+    pthread_mutex_t lock;
+    pthread_cond_t copied_now;
+    bool copied; /* the thread is through with the tensors; under lock */
     atomic_bool failed;
     struct err err; /* of the thread; read after it was joined */
 };
@@ -50,6 +53,8 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
                              .world = world,
                              .durable = durable,
                              .ctx = ctx};
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->copied_now, NULL);
     s->owned = mem_alloc_array(tensors->count, sizeof *s->owned);
     for (size_t i = 0; i < tensors->count; i++) {
         if (tensors->item[i].owned) {
@@ -116,19 +121,40 @@ static int write_shard(struct ckpt_saver *s, struct ckpt_shard *shard, struct er
     return file_fsync_dir(folder, err);
 }
 
+/* The tensors of one kind: those in the back end's memory, or those in ours, which are small and
+ * may change at once. */
+static void copy_tensors(struct ckpt_saver *s, bool host)
+{
+    float *to = s->copy;
+    for (size_t i = 0; i < s->owned_count; i++) {
+        const struct ckpt_tensor *t = &s->owned[i];
+        if (host && t->host) {
+            for (size_t k = 0; k < t->count; k++) {
+                to[k] = t->data[k];
+            }
+        } else if (!host && !t->host) {
+            s->op->copy_to_host(to, t->data, t->count * sizeof *to);
+        }
+        to += t->count;
+    }
+}
+
 static void *save_main(void *arg)
 {
     struct ckpt_saver *s = arg;
     int64_t start = clock_boot_ms();
-    struct ckpt_shard shard = {.step = s->step,
-                               .rank = s->rank,
-                               .world = s->world,
-                               .stall_ms = s->stall_ms,
-                               .layout = s->layout};
+    struct ckpt_shard shard = {
+        .step = s->step, .rank = s->rank, .world = s->world, .layout = s->layout};
+    copy_tensors(s, false);
+    pthread_mutex_lock(&s->lock);
+    s->copied = true;
+    pthread_cond_signal(&s->copied_now);
+    pthread_mutex_unlock(&s->lock);
     struct err why = {0};
     int rc = write_shard(s, &shard, &why);
     if (rc == 0) {
         shard.write_ms = clock_boot_ms() - start;
+        shard.stall_ms = atomic_load(&s->stall_ms);
         s->durable(s->ctx, &shard);
     } else {
         err_set(&s->err, rc == ERR_NOSPACE || rc == ERR_DENIED ? rc : ERR_IO,
@@ -153,6 +179,22 @@ int ckpt_saver_wait(struct ckpt_saver *s, struct err *err)
     return s->err.code == 0 ? 0 : err_set(err, s->err.code, "%s", s->err.text);
 }
 
+int64_t ckpt_saver_copied(struct ckpt_saver *s)
+{
+    int64_t start = clock_boot_ms();
+    if (!s->in_flight) {
+        return 0;
+    }
+    pthread_mutex_lock(&s->lock);
+    while (!s->copied) {
+        pthread_cond_wait(&s->copied_now, &s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    int64_t waited = clock_boot_ms() - start;
+    atomic_fetch_add(&s->stall_ms, waited);
+    return waited;
+}
+
 bool ckpt_saver_failed(struct ckpt_saver *s)
 {
     return atomic_load(&s->failed);
@@ -163,23 +205,13 @@ int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *sta
 {
     int64_t start = clock_boot_ms();
     TRY(ckpt_saver_wait(s, err));
-    float *to = s->copy;
-    for (size_t i = 0; i < s->owned_count; i++) {
-        const struct ckpt_tensor *t = &s->owned[i];
-        if (t->host) {
-            for (size_t k = 0; k < t->count; k++) {
-                to[k] = t->data[k];
-            }
-        } else {
-            s->op->copy_to_host(to, t->data, t->count * sizeof *to);
-        }
-        to += t->count;
-    }
+    copy_tensors(s, true);
+    s->copied = false;
     s->step = facts->step;
     free(s->layout);
     s->layout = ckpt_facts_encode(facts);
-    s->stall_ms = clock_boot_ms() - start;
-    *stall_ms = s->stall_ms;
+    *stall_ms = clock_boot_ms() - start;
+    atomic_store(&s->stall_ms, *stall_ms);
     int rc = pthread_create(&s->thread, NULL, save_main, s);
     if (rc != 0) {
         errno = rc;
@@ -195,6 +227,8 @@ void ckpt_saver_destroy(struct ckpt_saver *s)
         return;
     }
     ckpt_saver_wait(s, NULL);
+    pthread_cond_destroy(&s->copied_now);
+    pthread_mutex_destroy(&s->lock);
     free(s->owned);
     free(s->copy);
     free(s->layout);

@@ -1,8 +1,8 @@
-/* Saving, in the background. At a step boundary the rank's tensors are copied (that is the stall),
- * then a thread writes them to DIR/step-0000000100/shard-00001-of-00004.safetensors under a
- * temporary name, fsyncs file and folder, and tells the caller size and digests. One save is in
- * flight at most. The shard counts for nothing until the coordinator has all of them and commits.
- */
+/* Saving, in the background. From a step boundary on a thread copies the rank's tensors while the
+ * forward and backward passes of the next step read them; the optimiser waits for the copy. Then
+ * the thread writes it to DIR/step-0000000100/shard-00001-of-00004.safetensors under a temporary
+ * name, fsyncs file and folder, and tells the caller size and digests. One save is in flight at
+ * most. The shard counts for nothing until the coordinator has all of them and commits. */
 #ifndef TRAINER_CKPT_SAVE_H
 #define TRAINER_CKPT_SAVE_H
 
@@ -25,7 +25,7 @@ struct ckpt_shard {
     char file[64];
     uint64_t bytes;
     char xxh3[33], sha256[65];
-    int64_t stall_ms; /* the step loop waited: for the save before, and for the copy */
+    int64_t stall_ms; /* the step loop waited, so far: for the save before, and for the copy */
     int64_t write_ms;
     const char *layout; /* the facts, encoded; valid during the call */
 };
@@ -42,10 +42,14 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 /* Waits for a save in flight. */
 void ckpt_saver_destroy(struct ckpt_saver *s);
 
-/* Waits for the save before this one, copies, returns; *stall_ms: how long that took. An error of
- * the save before is returned here. */
+/* Waits for the save before this one, begins to copy, returns; *stall_ms: how long that took. The
+ * tensors may be read but not changed until ckpt_saver_copied. An error of the save before is
+ * returned here. */
 int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *stall_ms,
               struct err *err);
+/* Waits until the save in flight, if any, has its copy: weights change next. Returns the ms it
+ * took, which are none where forward and backward passes lie in between. */
+int64_t ckpt_saver_copied(struct ckpt_saver *s);
 /* Waits for the save in flight and returns its outcome: 0, ERR_NOSPACE, ERR_IO... The first error
  * stays. */
 int ckpt_saver_wait(struct ckpt_saver *s, struct err *err);

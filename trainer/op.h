@@ -93,7 +93,7 @@ struct op_table {
     /* Memory, zeroed, 64-byte aligned. NULL never: the process ends with a clear line. */
     void *(*alloc)(size_t bytes);
     void (*release)(void *p);
-    void (*copy_to_host)(void *host, const void *p, size_t bytes);
+    void (*copy_to_host)(void *host, const void *p, size_t bytes); /* also from another thread */
     void (*copy_from_host)(void *p, const void *host, size_t bytes);
 
     /* sum of x[i]^2, accumulated in double in a fixed order. */

@@ -421,6 +421,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     TRY(check_course(t, out, err));
     double scale = grad_clip_scale(out->grad_norm, t->spec->optimizer.grad_clip);
     out->lr = t->now.lr;
+    t->stall_ms += ckpt_saver_copied(t->saver);
     optim_step(&t->optim, t->spec, step, out->lr, scale);
     TRY(zero_gather(&t->zero, err));
     TRY(tie_copy_weights(t->model, o->ends, err));
@@ -496,7 +497,9 @@ static int save(struct train *t, struct err *err)
         return err_wrap(err, "step %" PRIu64 " is not saved", t->at.step);
     }
     TRY(rc);
-    rc = ckpt_save(t->saver, &t->at, &t->stall_ms, err);
+    int64_t stall_ms = 0;
+    rc = ckpt_save(t->saver, &t->at, &stall_ms, err);
+    t->stall_ms += stall_ms;
     t->saved_at_ms = clock_boot_ms();
     return rc;
 }
