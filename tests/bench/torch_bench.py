@@ -74,7 +74,7 @@ checkpoint: {{every: 1000000}}
         command += ["--set", f"train.steps={steps + 3}", "--set", f"train.precision={precision}"]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)})
         if done.returncode != 0:
-            sys.exit(f"bench: dstrain: {done.stderr.strip()[-500:]}")
+            sys.exit(f"bench: dstrain ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         seconds = [TOKENS / float(t) for t in re.findall(r"tok_s=([\d.]+)", done.stdout)]
         self.peak = float(re.search(r"peak memory of rank 0: ([\d.]+) MiB", done.stderr)[1])
         subprocess.run(["rm", "-rf", os.path.join(self.folder, f"run-{self.turns}")], check=True)
