@@ -66,6 +66,11 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
     return s;
 }
 
+size_t ckpt_saver_bytes(const struct ckpt_saver *s)
+{
+    return s->copy_bytes;
+}
+
 /* ---- the writing thread */
 
 static void build_header(const struct ckpt_saver *s, struct buf *header)

@@ -42,6 +42,8 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 /* Waits for a save in flight. */
 void ckpt_saver_destroy(struct ckpt_saver *s);
 
+/* Of the copy, which this process has from the first save on. */
+size_t ckpt_saver_bytes(const struct ckpt_saver *s);
 /* Waits for the save before this one, begins to copy, returns; *stall_ms: how long that took. The
  * tensors may be read but not changed until ckpt_saver_copied. An error of the save before is
  * returned here. */

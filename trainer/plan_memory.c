@@ -141,11 +141,15 @@ static double weight_bytes(const struct plan_run *run, struct params p)
 }
 
 /* Parameters whose optimiser state one rank has. */
-static double parted(const struct plan_run *run, struct params p)
+static double share_of(const struct plan_run *run, struct params p)
 {
     double dense = p.linears + p.others + p.vectors;
-    return run->zero == 0 ? dense + p.experts
-                          : dense / ((double)run->data * run->expert) + p.experts / run->data;
+    return dense / ((double)run->data * run->expert) + p.experts / run->data;
+}
+
+static double parted(const struct plan_run *run, struct params p)
+{
+    return run->zero == 0 ? p.linears + p.others + p.vectors + p.experts : share_of(run, p);
 }
 
 /* Master weights and moments of one rank. Where products read FP32 the master is what they read,
@@ -363,7 +367,8 @@ int plan_memory(const struct plan_run *run, uint32_t pipeline_index, struct plan
     out->reserved = PLAN_RESERVED_BYTES;
     out->total = out->weights + out->gradients + out->optimizer + out->activations +
                  out->workspace + out->reserved;
-    out->host = run->ema ? (uint64_t)(4 * parted(run, params)) : 0;
+    double saved = 3 + run->ema; /* weights, moments, average: each element by one of its ranks */
+    out->host = (uint64_t)(4 * (saved * share_of(run, params) + run->ema * parted(run, params)));
     return 0;
 }
 

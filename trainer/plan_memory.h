@@ -5,8 +5,8 @@
  * multiplies 8-bit operands along their rows only: once for Fprop, once for Dgrad, a scale for each
  * 128x128 block. Other weights are BF16, norms and router biases FP32. Gradients are FP32, whole.
  * FP32 master weights and the moments are divided over the ranks that share a parameter (ZeRO-1):
- * data x expert ranks for dense ones, data ranks for an expert's. The moving average lies in host
- * memory.
+ * data x expert ranks for dense ones, data ranks for an expert's. In host memory are the moving
+ * average and the copy of its share of the state that a rank writes a checkpoint from.
  *
  * Activations are what the recipe keeps (docs/recipe.md), at the width that it keeps them, of every
  * stage pass that the schedule has between forward and last backward: the peak is found by walking
@@ -47,9 +47,9 @@ struct plan_run {
 struct plan_memory { /* bytes, of one rank */
     uint64_t params; /* a count: of parameters that live here */
     uint64_t weights, gradients, optimizer, activations, workspace, reserved;
-    uint64_t total;                                  /* of the six */
-    uint64_t host;                                   /* the moving average */
-    uint32_t passes;                                 /* stage passes kept at the peak */
+    uint64_t total;  /* of the six */
+    uint64_t host;   /* the moving average, and a checkpoint's copy */
+    uint32_t passes; /* stage passes kept at the peak */
     uint32_t stage_count, first_layer[2], layers[2]; /* what is here */
 };
 

@@ -290,10 +290,11 @@ static int setup(struct train *t, struct err *err)
                      o->tb_dir, t->at.step + 1, err);
     TRY(agree(o->world, rc, "opening the event files", err));
     if (o->mesh->rank == 0) {
-        log_info("%s, %zu tensors here, %.1f MiB and %.1f MiB of optimiser state a rank, mesh "
-                 "pipeline %u x expert %u x data %u, back end %s",
+        log_info("%s, %zu tensors here, %.1f MiB, %.1f MiB of optimiser state and %.1f MiB for a "
+                 "checkpoint's copy a rank, mesh pipeline %u x expert %u x data %u, back end %s",
                  o->spec->name, t->param_count, (double)model_bytes(t->model) / (1 << 20),
-                 (double)optim_bytes(&t->optim) / (1 << 20), o->mesh->pipeline, o->mesh->expert,
+                 (double)optim_bytes(&t->optim) / (1 << 20),
+                 (double)ckpt_saver_bytes(t->saver) / (1 << 20), o->mesh->pipeline, o->mesh->expert,
                  o->mesh->data, o->op->name);
     }
     return 0;

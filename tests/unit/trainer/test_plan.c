@@ -183,6 +183,7 @@ static void test_by_hand(void **state)
     assert_int_equal(m.weights, 2 * linears + 4 * vectors + 2 * others);
     assert_int_equal(m.gradients, 4 * m.params);
     assert_int_equal(m.optimizer, 12 * m.params); /* FP32 master and moments */
+    assert_int_equal(m.host, 12 * m.params);      /* a checkpoint's copy of them */
     /* kept of a token: the input, latents, norm outputs of both inputs and of the latent; k and v;
      * the output, its log-sum and three 1/rms; the middle and its norm; gate and up */
     uint64_t kept = 2 * (256 + latents) + 2 * (256 + 128) + 2 * 4 * (48 + 32) + 2 * 4 * 32;
@@ -190,6 +191,8 @@ static void test_by_hand(void **state)
     assert_int_equal(m.activations, 128 * kept);
     assert_int_equal(m.passes, 1);
     assert_int_equal(m.reserved, PLAN_RESERVED_BYTES);
+    run.ema = true;
+    assert_int_equal(plan(&run, 0).host, 20 * m.params); /* the average, and its copy */
 }
 
 static void test_choices_cost_what_they_should(void **state)
