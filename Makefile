@@ -63,6 +63,7 @@ ctl_a := $(BUILD)/ctl.a
 LIBS_lib := -lyaml -ljansson -lxxhash -lcrypto -lpthread -lm
 LIBS_proto := -lprotobuf-c $(LIBS_lib)
 LIBS_daemon := -luv -lsqlite3 $(LIBS_proto)
+LIBS_sim := -lz $(LIBS_daemon)
 LIBS_worker := -luv -ldl $(LIBS_proto)
 LIBS_trainer := -lgloo -lz $(LIBS_tokenizer) $(LIBS_proto) -ldl
 LIBS_ctl := $(LIBS_proto)
@@ -83,7 +84,7 @@ all: $(BINS)
 $(BUILD)/bin/dsd: $(call obj,daemon/main.c) $(daemon_a) $(core_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsd: LIBS = $(LIBS_daemon)
 $(BUILD)/bin/dssim: $(call obj,daemon/sim/main.c) $(sim_a) $(daemon_a) $(core_a) $(proto_a) $(lib_a)
-$(BUILD)/bin/dssim: LIBS = $(LIBS_daemon)
+$(BUILD)/bin/dssim: LIBS = $(LIBS_sim)
 $(BUILD)/bin/dsworkerd: $(call obj,worker/main.c) $(worker_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsworkerd: LIBS = $(LIBS_worker)
 $(BUILD)/bin/dsshim: $(call obj,worker/shim_main.c) $(worker_a) $(proto_a) $(lib_a)

@@ -5,6 +5,8 @@
 #include "daemon/sim/plot.h"
 #include "daemon/sim/replay.h"
 
+#define PLOT_POINTS 400
+
 /* path NULL: drawn in the terminal, on stdout; else a .png or .svg. */
 int cmd_plot(const struct plot *plot, const char *path, struct err *err);
 /* Adds what a policy made of a trace. */

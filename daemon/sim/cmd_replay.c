@@ -14,7 +14,6 @@
 #include "lib/mem.h"
 
 #define VARIANTS_MAX 64
-#define PLOT_POINTS  400
 
 #define COMMON                                                                                     \
     "  --gpus-per-node G  accelerators of a node (default: the trace's header, else 8)\n"          \
@@ -140,6 +139,10 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
     if (o->finished) {
         return 0;
     }
+    if (o->plot && o->plot_path == NULL && o->format != REPORT_TABLE) {
+        return err_set(err, ERR_USAGE,
+                       "--plot draws in the terminal, amid the output of -o: give --plot=FILE");
+    }
     if (optind + 1 != argc) {
         return err_set(err, ERR_USAGE, "one trace is expected (dssim %s --help)",
                        o->whatif ? "whatif" : "replay");
@@ -195,6 +198,8 @@ static int finish(const struct options *o, const struct trace *trace, const char
                                 .cluster = cluster,
                                 .jobs = trace->count,
                                 .skipped = trace->skipped,
+                                .rounded = trace->rounded,
+                                .compares = o->whatif,
                                 .refused = count_refused(&runs[0].summary),
                                 .seed = o->seed,
                                 .result = &runs[0].result};

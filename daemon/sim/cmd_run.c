@@ -4,13 +4,16 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "daemon/sim/chaos.h"
 #include "daemon/sim/cmd.h"
+#include "daemon/sim/cmd_plot.h"
 #include "daemon/sim/fleet.h"
 #include "daemon/sim/report.h"
 #include "daemon/sim/scenario.h"
 #include "lib/clock.h"
+#include "lib/mem.h"
 
 #define SET_MAX 64
 
@@ -26,6 +29,7 @@ static const char usage[] =
     "  --set K=V       another value of the scenario, such as cluster.nodes=512\n"
     "  --seed S        where chance begins (default 1)\n"
     "  -o FORMAT       table (default), csv or json\n"
+    "  --plot[=FILE]   utilisation and queue, in the terminal or as .png or .svg (gnuplot)\n"
     "  --verbose       tell what happens\n";
 
 struct options {
@@ -34,14 +38,20 @@ struct options {
     size_t set_count;
     uint64_t seed;
     enum report_format format;
-    bool verbose, finished;
+    const char *plot_path;
+    bool plot, verbose, finished;
 };
 
 static const struct option long_options[] = {
-    {"scenario", required_argument, NULL, 'f'}, {"faults", required_argument, NULL, 'F'},
-    {"set", required_argument, NULL, 'S'},      {"seed", required_argument, NULL, 's'},
-    {"output", required_argument, NULL, 'o'},   {"verbose", no_argument, NULL, 'v'},
-    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+    {"scenario", required_argument, NULL, 'f'},
+    {"faults", required_argument, NULL, 'F'},
+    {"set", required_argument, NULL, 'S'},
+    {"seed", required_argument, NULL, 's'},
+    {"output", required_argument, NULL, 'o'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"plot", optional_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 
 static int parse(int argc, char **argv, struct options *o, struct err *err)
@@ -67,6 +77,10 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
         case 'o':
             TRY(cmd_format(optarg, &o->format, err));
             break;
+        case 'l':
+            o->plot = true;
+            o->plot_path = optarg;
+            break;
         case 'v':
             o->verbose = true;
             break;
@@ -81,10 +95,31 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
     if (optind < argc) {
         return err_set(err, ERR_USAGE, "unexpected argument '%s' (dssim run --help)", argv[optind]);
     }
-    if (o->scenario == NULL && (o->faults != NULL || o->set_count > 0)) {
-        return err_set(err, ERR_USAGE, "--faults and --set belong to a --scenario");
+    if (o->plot && o->plot_path == NULL && o->format != REPORT_TABLE) {
+        return err_set(err, ERR_USAGE,
+                       "--plot draws in the terminal, amid the output of -o: give --plot=FILE");
+    }
+    if (o->scenario == NULL && (o->faults != NULL || o->set_count > 0 || o->plot)) {
+        return err_set(err, ERR_USAGE, "--faults, --set and --plot belong to a --scenario");
     }
     return 0;
+}
+
+static int draw(const struct options *o, const struct scenario *s, const struct fleet_result *r,
+                struct err *err)
+{
+    struct plot plot;
+    struct plot_span *spans = mem_alloc_array(r->span_count + 1, sizeof *spans);
+    for (size_t i = 0; i < r->span_count; i++) {
+        const struct fleet_span *span = &r->spans[i];
+        spans[i] = (struct plot_span){span->wait_ms, span->from_ms, span->to_ms, span->gpus};
+    }
+    plot_init(&plot, s->name, 0, r->end_ms, PLOT_POINTS);
+    plot_add(&plot, s->name, spans, r->span_count, (uint64_t)s->setup.nodes * s->setup.gpus);
+    int rc = cmd_plot(&plot, o->plot_path, err);
+    plot_fini(&plot);
+    free(spans);
+    return rc;
 }
 
 static int run_scenario(const struct options *o, struct err *err)
@@ -106,7 +141,10 @@ static int run_scenario(const struct options *o, struct err *err)
         if (o->format == REPORT_TABLE) {
             printf("simulated in            %.1f s\n", (double)(clock_boot_ms() - began_ms) / 1000);
         }
-        if (scenario.setup.horizon_ms == 0 && report.completed < report.jobs) {
+        if (o->plot || (o->format == REPORT_TABLE && isatty(STDOUT_FILENO))) {
+            rc = draw(o, &scenario, &result, err);
+        }
+        if (rc == 0 && scenario.setup.horizon_ms == 0 && report.completed < report.jobs) {
             rc = err_set(err, ERR_CONFLICT, "%" PRIu64 " of %" PRIu64 " jobs did not complete",
                          report.jobs - report.completed, report.jobs);
         }

@@ -30,6 +30,7 @@ SIM_SRC := \
   daemon/sim/trace.c \
   daemon/sim/trace_csv.c \
   daemon/sim/trace_swf.c \
+  daemon/sim/trace_time.c \
   daemon/sim/users.c \
   daemon/sim/vfs.c \
   daemon/sim/worker.c \

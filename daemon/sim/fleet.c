@@ -54,11 +54,20 @@ void fleet_input(struct fleet *f, struct input *in)
 }
 
 /* ---- users */
+/* It was not submitted, and will not be. */
+static bool is_dropped(const struct fleet_job *job)
+{
+    return job->submitted_ms < 0 && job->state == JOB_CANCELLED;
+}
+
 static void submit(struct fleet *f, uint64_t index, uint64_t b, void *payload)
 {
     (void)b;
     (void)payload;
     struct fleet_job *job = &f->jobs[index];
+    if (is_dropped(job)) {
+        return;
+    }
     char text[32];
     snprintf(text, sizeof text, "%" PRIu64, index);
     struct jobspec spec = {.name = NAME(job->name, text),
@@ -81,7 +90,7 @@ static void submit(struct fleet *f, uint64_t index, uint64_t b, void *payload)
                                         .workdir = "/",
                                         .user = NAME(job->user, "user"),
                                         .request_hash = text};
-    job->submitted_ms = f->now_ms;
+    job->submitted_ms = job->waits_ms = f->now_ms;
     fleet_input(f, &in);
 }
 
@@ -94,16 +103,23 @@ static void submit_followers(struct fleet *f, size_t index)
     }
 }
 
-/* A job that will never be submitted, because the one before it did not complete. */
+static void drop(struct fleet *f, size_t index);
+
+/* Jobs that will never be submitted, because the one before it did not complete. */
 static void drop_followers(struct fleet *f, size_t index)
 {
     for (size_t i = 0; i < f->job_count; i++) {
-        if (f->jobs[i].after == index + 1) {
-            f->jobs_left--;
-            f->jobs[i].state = JOB_CANCELLED;
-            drop_followers(f, i);
+        if (f->jobs[i].after == index + 1 && !is_dropped(&f->jobs[i])) {
+            drop(f, i);
         }
     }
+}
+
+static void drop(struct fleet *f, size_t index)
+{
+    f->jobs_left--;
+    f->jobs[index].state = JOB_CANCELLED;
+    drop_followers(f, index);
 }
 
 /* ---- the coordinator */
@@ -224,8 +240,13 @@ static void cancel_all(struct fleet *f, uint64_t a, uint64_t b, void *payload)
     (void)payload;
     for (size_t i = 0; i < f->job_count; i++) {
         struct fleet_job *job = &f->jobs[i];
+        if (job->submitted_ms < 0 && job->after == 0 && !is_dropped(job)) {
+            drop(f, i);
+        }
+        if (job->submitted_ms >= 0 && job->id == 0 && job->refused == NULL) {
+            fleet_after(f, 1, cancel_all, 0, 0); /* its answer is on its way */
+        }
         if (job->id == 0 || job->ended_ms >= 0) {
-            f->jobs_left -= job->id == 0 && job->refused == NULL;
             continue;
         }
         struct fgang *gang = f->gang_of_job[i] != 0 ? gang_of(f, f->gang_of_job[i] - 1) : NULL;

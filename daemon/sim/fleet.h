@@ -68,12 +68,13 @@ struct fleet_job {
     char *refused; /* owned; why, or NULL */
     enum job_state state;
     int64_t submitted_ms, started_ms, ended_ms; /* on the virtual clock; -1: never */
+    int64_t waits_ms;                           /* since when its next attempt is waited for */
     int64_t useful_ms;                          /* work done that was not lost */
     uint64_t attempts;
 };
 
-struct fleet_span { /* accelerators at work for one attempt */
-    int64_t from_ms, to_ms;
+struct fleet_span { /* accelerators at work for one attempt, which was waited for */
+    int64_t wait_ms, from_ms, to_ms;
     uint64_t gpus;
 };
 

@@ -13,6 +13,12 @@ struct fgang *gang_of(struct fleet *f, uint64_t index)
 }
 
 /* ---- spans: what the plot and the utilisation are made of */
+static void close_span(struct fleet *f, const struct fgang *gang)
+{
+    f->result->spans[gang->span - 1].to_ms = f->now_ms;
+    f->jobs[gang->job].waits_ms = f->now_ms;
+}
+
 static void open_span(struct fleet *f, struct fgang *gang)
 {
     struct fleet_result *r = f->result;
@@ -21,7 +27,7 @@ static void open_span(struct fleet *f, struct fgang *gang)
     r->spans = spans;
     const struct fleet_job *job = &f->jobs[gang->job];
     r->spans[r->span_count++] =
-        (struct fleet_span){f->now_ms, f->now_ms, (uint64_t)job->nodes * job->gpus};
+        (struct fleet_span){job->waits_ms, f->now_ms, f->now_ms, (uint64_t)job->nodes * job->gpus};
     gang->span = r->span_count;
 }
 
@@ -139,7 +145,7 @@ void gang_halt(struct fleet *f, struct fgang *gang)
     gang->state = GANG_HALTED;
     f->gangs_alive--;
     gang->turn++;
-    f->result->spans[gang->span - 1].to_ms = f->now_ms;
+    close_span(f, gang);
 }
 
 /* ---- end */
@@ -149,7 +155,7 @@ static void finish(struct fleet *f, struct fgang *gang)
     gang->state = GANG_DONE;
     f->gangs_alive--;
     gang->turn++;
-    f->result->spans[gang->span - 1].to_ms = f->now_ms;
+    close_span(f, gang);
     for (uint32_t i = 0; i < gang->part_count; i++) {
         part_end(f, gang, i, 0, 0);
     }

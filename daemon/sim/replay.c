@@ -47,26 +47,41 @@ static uint64_t fitting_nodes(const struct replay_setup *setup, const struct tra
     return nodes > largest ? nodes : largest;
 }
 
+/* The accelerators of a node of which the header says that it has so many processors: all of them,
+ * or as few to one as leave at most GPUS_MAX. */
+static void split_node(struct replay_setup *setup, uint64_t procs)
+{
+    if (setup->procs_per_gpu == 0) {
+        setup->procs_per_gpu = 1;
+        while (procs / setup->procs_per_gpu > GPUS_MAX || procs % setup->procs_per_gpu != 0) {
+            setup->procs_per_gpu++;
+        }
+    }
+    uint64_t gpus = procs / setup->procs_per_gpu;
+    setup->gpus = gpus < 1 ? 1 : gpus > GPUS_MAX ? GPUS_MAX : (uint32_t)gpus;
+}
+
 int replay_fit(struct replay_setup *setup, const struct trace *trace, char *text, size_t text_bytes,
                struct err *err)
 {
     text[0] = 0;
-    uint64_t max_nodes = trace->max_nodes, max_procs = trace->max_procs;
-    if (max_nodes == 0 && max_procs > 0 && max_procs <= NODES_MAX) {
-        max_nodes = max_procs;
+    uint64_t header_nodes = trace->max_nodes, header_procs = trace->max_procs;
+    if (header_procs == 0 || header_procs < header_nodes) {
+        header_procs = header_nodes;
     }
-    uint64_t per_node = max_nodes > 0 && max_procs >= max_nodes ? max_procs / max_nodes : 0;
-    if (setup->gpus == 0 && per_node > 0) {
-        setup->gpus = per_node <= GPUS_MAX ? (uint32_t)per_node : 1;
-        if (setup->procs_per_gpu == 0 && per_node > GPUS_MAX) {
-            setup->procs_per_gpu = per_node;
-        }
+    if (header_nodes == 0 && header_procs <= NODES_MAX) {
+        header_nodes = header_procs; /* whole machines may be all that it knows */
+    }
+    if (setup->gpus == 0 && header_nodes > 0) {
+        split_node(setup, header_procs / header_nodes);
     }
     setup->gpus = setup->gpus > 0 ? setup->gpus : 8;
     setup->procs_per_gpu = setup->procs_per_gpu > 0 ? setup->procs_per_gpu : 1;
     if (setup->nodes == 0) {
-        bool from_header = max_nodes > 0 && max_nodes <= NODES_MAX && per_node > 0;
-        uint64_t nodes = from_header ? max_nodes : fitting_nodes(setup, trace);
+        bool from_header = header_procs > 0;
+        uint64_t nodes = from_header ? header_procs / setup->procs_per_gpu / setup->gpus
+                                     : fitting_nodes(setup, trace);
+        nodes = nodes > 0 ? nodes : 1;
         if (nodes > NODES_MAX) {
             return err_set(err, ERR_TOO_LARGE,
                            "the trace needs %" PRIu64

@@ -20,20 +20,33 @@ static void short_time(double ms, char *text, size_t bytes)
     }
 }
 
+static void against(struct buf *out, double value, double first)
+{
+    if (first > 0) {
+        buf_printf(out, " %+7.0f%%", 100 * (value / first - 1));
+    } else {
+        buf_printf(out, " %8s", value > 0 ? "more" : "same");
+    }
+}
+
 static void write_table(struct buf *out, const struct summary_head *head,
                         const struct summary_row *rows, size_t count)
 {
     buf_printf(out, "%s: %zu jobs", head->trace, head->jobs);
     if (head->skipped > 0) {
-        buf_printf(out, ", %zu lines of jobs that never ran are left out", head->skipped);
+        buf_printf(out, ", %zu that never ran or asked for nothing are left out", head->skipped);
+    }
+    if (head->rounded > 0) {
+        buf_printf(out, ", %zu ask for a part of an accelerator and get a whole one",
+                   head->rounded);
     }
     if (head->refused > 0) {
         buf_printf(out, ", %zu can never fit", head->refused);
     }
     buf_printf(out, "\n%s%s\n", head->cluster, head->cluster[0] != 0 ? "\n" : "");
-    buf_printf(out, "%-10s %-16s %6s %9s %9s %9s %9s %9s %9s %9s %7s %9s\n", "SCHEDULER", "VARIANT",
-               "NODES", "WAIT MEAN", "MEDIAN", "P95", "MAX", "SLOWDOWN", "GANG MEAN", "GANG MAX",
-               "USED", "MAKESPAN");
+    buf_printf(out, "%-10s %-16s %6s %9s %9s %9s %9s %9s %9s %9s %7s %9s%s\n", "SCHEDULER",
+               "VARIANT", "NODES", "WAIT MEAN", "MEDIAN", "P95", "MAX", "SLOWDOWN", "GANG MEAN",
+               "GANG MAX", "USED", "MAKESPAN", head->compares ? "     WAIT SLOWDOWN" : "");
     for (size_t i = 0; i < count; i++) {
         const struct summary *s = rows[i].summary;
         double times[] = {s->wait_mean_ms,       s->wait_median_ms,    s->wait_p95_ms,
@@ -43,10 +56,18 @@ static void write_table(struct buf *out, const struct summary_head *head,
         for (int t = 0; t < 7; t++) {
             short_time(times[t], text[t], sizeof text[t]);
         }
-        buf_printf(out, "%-10s %-16s %6u %9s %9s %9s %9s %9.2f %9s %9s %6.2f%% %9s\n", s->name,
+        buf_printf(out, "%-10s %-16s %6u %9s %9s %9s %9s %9.2f %9s %9s %6.2f%% %9s", s->name,
                    rows[i].variant != NULL ? rows[i].variant : "-", rows[i].nodes, text[0], text[1],
                    text[2], text[3], s->slowdown_mean, text[4], text[5], 100 * s->utilisation,
                    text[6]);
+        if (head->compares && i > 0) {
+            against(out, s->wait_mean_ms, rows[0].summary->wait_mean_ms);
+            against(out, s->slowdown_mean, rows[0].summary->slowdown_mean);
+        }
+        buf_append_str(out, "\n");
+    }
+    if (head->compares) {
+        buf_append_str(out, "\nThe last two columns compare with the first row.");
     }
     buf_printf(out,
                "\nSlowdown is bounded: (wait + run) / max(run, 10 s). Gangs: the %zu jobs of a "
@@ -107,8 +128,8 @@ static void write_json(struct buf *out, const struct summary_head *head,
     double goodput = gpu_ms > 0 ? (double)a->gpu_ms[CATEGORY_PRODUCTIVE] / (double)gpu_ms : 0;
     buf_append_str(out, "{\"schema\":\"ds/sim/v1\",\"trace\":");
     buf_json_text(out, head->trace);
-    buf_printf(out, ",\"jobs\":%zu,\"skipped\":%zu,\"refused\":%zu,\"items\":[", head->jobs,
-               head->skipped, head->refused);
+    buf_printf(out, ",\"jobs\":%zu,\"skipped\":%zu,\"rounded\":%zu,\"refused\":%zu,\"items\":[",
+               head->jobs, head->skipped, head->rounded, head->refused);
     for (size_t i = 0; i < count; i++) {
         buf_append_str(out, i > 0 ? "," : "");
         json_row(out, &rows[i]);

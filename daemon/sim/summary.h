@@ -12,8 +12,9 @@ struct summary_row {
     const struct summary *summary; /* borrowed */
 };
 struct summary_head {
+    bool compares;               /* the other rows with the first one */
     const char *trace, *cluster; /* borrowed; cluster: a sentence about it, or empty */
-    size_t jobs, skipped, refused;
+    size_t jobs, skipped, rounded, refused;
     uint64_t seed;
     const struct fleet_result *result; /* of the first row, by the core */
 };

@@ -18,10 +18,12 @@ struct trace {
     struct trace_job *jobs; /* owned; by time of submit, the first at 0 */
     size_t count, capacity;
     size_t skipped;                /* never ran, or asked for nothing */
+    size_t rounded;                /* asked for a part of an accelerator, and get a whole one */
     uint64_t max_nodes, max_procs; /* of the header; 0: it does not say */
 };
 
-/* By the name's ending, .swf or .csv, else by the first line. ERR_INVALID, ERR_NOT_FOUND ... */
+/* By the name's ending, .swf or .csv, else by the first line; packed by gzip or not. ERR_INVALID,
+ * ERR_NOT_FOUND ... */
 int trace_load(struct trace *trace, const char *path, struct err *err);
 /* The same from a text (changed by reading); name for messages. */
 int trace_read_swf(struct trace *trace, char *text, const char *name, struct err *err);

@@ -1,7 +1,8 @@
 /* CSV as spreadsheets and cluster tools write it: a header that names the columns (without one they
  * are job_id, submit, gpus, duration), quoted fields with "" for a quote, # comments; the delimiter
- * is a comma, semicolon or tab, whichever the first line has. Times are seconds, dates, or
- * HH:MM:SS. */
+ * is a comma, semicolon or tab, whichever the first line has. Times are seconds (or what the title
+ * says, as in `submit_ms`), dates, or HH:MM:SS. Where no column says how long a job ran, its start
+ * and its end do. */
 #include <ctype.h>
 #include <math.h>
 #include <stdbool.h>
@@ -9,32 +10,48 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "daemon/sim/trace.h"
+#include "daemon/sim/trace_time.h"
 #include "lib/mem.h"
-#include "proto/jobspec.h"
 
 #define COLUMNS_MAX 256
 #define SECONDS_MAX 3e9
 
-enum column { C_ID, C_SUBMIT, C_GPUS, C_DURATION, C_LIMIT, C_USER, C_COUNT };
-static const char *const titles[C_COUNT] = {"job_id",   "submit",     "gpus",
-                                            "duration", "time_limit", "user"};
-/* Compared without case, blanks, '-', '_', '.' and what stands in brackets. */
+enum column {
+    C_ID,
+    C_SUBMIT,
+    C_GPUS,
+    C_DURATION,
+    C_LIMIT,
+    C_USER,
+    C_START,
+    C_END,
+    C_STATE,
+    C_COUNT
+};
+static const char *const titles[C_COUNT] = {"job_id",     "submit",     "gpus",
+                                            "duration",   "time_limit", "user",
+                                            "start_time", "end_time",   "state"};
+/* Compared without case, blanks, '-', '_', '.' and what stands in brackets; the first that a file
+ * has counts. */
 static const char *const variants[C_COUNT][20] = {
-    [C_ID] = {"jobid", "id", "job", "jobname", "name", "jobnumber", "jobidraw", "task"},
-    [C_SUBMIT] = {"submit", "submittime", "submitted", "submitts", "submittedat", "submission",
-                  "submissiontime", "arrival", "arrivaltime", "submits", "submitsec", "submittimes",
-                  "time", "timestamp", "submitseconds", "created", "createdat"},
+    [C_ID] = {"jobid", "id", "jobidraw", "jobnumber", "job", "jobname", "name", "task"},
+    [C_SUBMIT] = {"submit", "submittime", "submitted", "submittedtime", "submitts", "submittedat",
+                  "submission", "submissiontime", "arrival", "arrivaltime", "created", "createdat",
+                  "creationtime", "createtime", "timestamp", "time"},
     [C_GPUS] = {"gpus", "gpu", "numgpus", "gpunum", "ngpus", "gpucount", "numgpu", "requestedgpus",
-                "reqgpus", "procs", "processors", "numprocs", "accelerators", "slots"},
-    [C_DURATION] = {"duration", "run", "runtime", "runtimes", "elapsed", "durations", "durationsec",
-                    "durationseconds", "length", "elapsedtime", "walltimeused", "runseconds",
-                    "elapsedraw"},
+                "reqgpus", "gpurequest", "usedgpus", "accelerators", "procs", "processors",
+                "numprocs", "slots"},
+    [C_DURATION] = {"duration", "run", "runtime", "elapsed", "elapsedtime", "elapsedraw", "length",
+                    "walltimeused", "jobduration", "actualruntime"},
     [C_LIMIT] = {"timelimit", "limit", "walltime", "reqtime", "requestedtime", "requestedwalltime",
-                 "estimate", "timelimits"},
+                 "estimate", "timelimitraw"},
     [C_USER] = {"user", "username", "userid", "owner"},
+    [C_START] = {"starttime", "start", "started", "startedat", "starttimestamp", "scheduledtime"},
+    [C_END] = {"endtime", "end", "ended", "endedat", "finishtime", "finish", "finished",
+               "finishedat", "completiontime", "completedat", "deletiontime"},
+    [C_STATE] = {"state", "status", "jobstate", "podphase", "finalstate"},
 };
 
 struct csv {
@@ -44,8 +61,9 @@ struct csv {
     char delimiter;
     char *fields[COLUMNS_MAX];
     size_t count;
-    size_t line;         /* where the record began */
-    int column[C_COUNT]; /* index of the field; -1: none */
+    size_t line;          /* where the record began */
+    int column[C_COUNT];  /* index of the field; -1: none */
+    double unit[C_COUNT]; /* seconds of one, of a number in it */
 };
 
 /* ---- records */
@@ -136,13 +154,13 @@ static void fold(const char *title, char *out, size_t bytes)
     out[len] = 0;
 }
 
-static int column_of(const char *title)
+/* Which column it is, and how good the name is (0 is best); -1: none of ours. */
+static int column_of(const char *folded, int *rank)
 {
-    char folded[64];
-    fold(title, folded, sizeof folded);
     for (int c = 0; c < C_COUNT; c++) {
-        for (size_t i = 0; i < 20 && variants[c][i] != NULL; i++) {
+        for (int i = 0; i < 20 && variants[c][i] != NULL; i++) {
             if (strcmp(folded, variants[c][i]) == 0) {
+                *rank = i;
                 return c;
             }
         }
@@ -157,35 +175,53 @@ static bool is_number(const char *text)
     return end != text && *end == 0;
 }
 
+static int check_header(const struct csv *csv, struct err *err)
+{
+    static const enum column needed[] = {C_SUBMIT, C_GPUS, C_DURATION};
+    for (size_t i = 0; i < 3; i++) {
+        bool from_times =
+            needed[i] == C_DURATION && csv->column[C_START] >= 0 && csv->column[C_END] >= 0;
+        if (csv->column[needed[i]] < 0 && !from_times) {
+            return err_set(err, ERR_INVALID,
+                           "%s:%zu: the header has no column '%s'%s (name the columns "
+                           "job_id,submit,gpus,duration)",
+                           csv->name, csv->line, titles[needed[i]],
+                           needed[i] == C_DURATION ? ", nor start_time and end_time" : "");
+        }
+    }
+    return 0;
+}
+
 /* True when the record names columns; then it is used up. */
 static int read_header(struct csv *csv, bool *is_header, struct err *err)
 {
+    int ranks[C_COUNT];
     *is_header = false;
     for (size_t i = 0; i < csv->count; i++) {
-        int c = column_of(csv->fields[i]);
-        if (c >= 0 && csv->column[c] < 0) {
+        char title[256], folded[64];
+        int rank;
+        snprintf(title, sizeof title, "%s", csv->fields[i]);
+        double unit = trace_time_unit(title);
+        fold(title, folded, sizeof folded);
+        int c = column_of(folded, &rank);
+        if (c >= 0 && (csv->column[c] < 0 || rank < ranks[c])) {
             csv->column[c] = (int)i;
+            csv->unit[c] = unit > 0 ? unit : 1;
+            ranks[c] = rank;
             *is_header = true;
         }
     }
-    if (!*is_header) {
-        if (csv->count < 4 || !is_number(csv->fields[2])) {
-            return err_set(
-                err, ERR_INVALID,
-                "%s:%zu: this is neither a header nor a job (a header names the columns: "
-                "job_id,submit,gpus,duration)",
-                csv->name, csv->line);
-        }
-        for (int c = 0; c < 4; c++) {
-            csv->column[c] = c;
-        }
+    if (*is_header) {
+        return check_header(csv, err);
     }
-    static const enum column needed[] = {C_SUBMIT, C_GPUS, C_DURATION};
-    for (size_t i = 0; i < 3; i++) {
-        if (csv->column[needed[i]] < 0) {
-            return err_set(err, ERR_INVALID, "%s:%zu: the header has no column '%s'", csv->name,
-                           csv->line, titles[needed[i]]);
-        }
+    if (csv->count < 4 || !is_number(csv->fields[2])) {
+        return err_set(err, ERR_INVALID,
+                       "%s:%zu: this is neither a header nor a job (a header names the columns: "
+                       "job_id,submit,gpus,duration)",
+                       csv->name, csv->line);
+    }
+    for (int c = 0; c < 4; c++) {
+        csv->column[c] = c;
     }
     return 0;
 }
@@ -203,94 +239,83 @@ static int refuse(const struct csv *csv, enum column c, const char *why, struct 
                    titles[c], why, field_of(csv, c));
 }
 
-/* D-HH:MM:SS, HH:MM:SS, MM:SS. */
-static bool parse_clock(const char *text, double *seconds)
+/* What programs write for "nothing". */
+static bool is_nothing(const char *text)
 {
-    unsigned days = 0, a, b;
-    double c;
-    int used = 0;
-    if (sscanf(text, "%u-%n", &days, &used) == 1 && used > 0) {
-        text += used;
-    } else {
-        days = 0;
-    }
-    int end = 0;
-    if (sscanf(text, "%u:%u:%lf%n", &a, &b, &c, &end) == 3 && text[end] == 0) {
-        *seconds = days * 86400.0 + a * 3600.0 + b * 60.0 + c;
-        return true;
-    }
-    end = 0;
-    if (sscanf(text, "%u:%lf%n", &a, &c, &end) == 2 && text[end] == 0) {
-        *seconds = days * 86400.0 + a * 60.0 + c;
-        return true;
-    }
-    return false;
-}
-
-static bool parse_date(const char *text, double *seconds)
-{
-    static const char *const forms[] = {"%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M",
-                                        "%Y/%m/%d %H:%M:%S", "%Y-%m-%d"};
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        struct tm tm = {0};
-        const char *end = strptime(text, forms[i], &tm);
-        if (end == NULL) {
-            continue;
-        }
-        *seconds = (double)timegm(&tm);
-        if (*end == '.') {
-            char *after;
-            *seconds += strtod(end, &after);
-            end = after;
-        }
-        int hours = 0, minutes = 0, used = 0;
-        if (sscanf(end, "%d:%d%n", &hours, &minutes, &used) == 2 && (*end == '+' || *end == '-')) {
-            *seconds -= hours * 3600.0 + (hours < 0 || *end == '-' ? -minutes : minutes) * 60.0;
-            end += used;
-        }
-        end += *end == 'Z' || strcmp(end, " UTC") == 0 ? strlen(end) : 0;
-        if (*end == 0) {
+    static const char *const words[] = {"",   "-",   "nan",     "none", "null",
+                                        "na", "n/a", "unknown", "nat"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcasecmp(text, words[i]) == 0) {
             return true;
         }
     }
     return false;
 }
 
-static int read_time(const struct csv *csv, enum column c, bool may_be_date, int64_t *ms,
+static int read_time(const struct csv *csv, enum column c, bool is_date, int64_t *ms,
                      struct err *err)
 {
     const char *text = field_of(csv, c);
-    double seconds;
     char *end;
-    uint64_t duration_ms;
-    struct err ignored = {0};
-    seconds = strtod(text, &end);
+    double seconds = strtod(text, &end) * csv->unit[c];
     if (end == text || *end != 0) {
-        if (!may_be_date && duration_parse(text, &duration_ms, &ignored) == 0) {
-            seconds = (double)duration_ms / 1000;
-        } else if (!parse_clock(text, &seconds) && !(may_be_date && parse_date(text, &seconds))) {
+        if (!(is_date ? trace_time_date(text, &seconds) || trace_time_length(text, &seconds)
+                      : trace_time_length(text, &seconds))) {
             return refuse(csv, c,
-                          may_be_date ? "is no time (seconds, or 2024-01-31 12:00:00)"
-                                      : "is no duration (seconds, 1:30:00 or 90m)",
+                          is_date ? "is no time (write seconds, or 2024-01-31 12:00:00)"
+                                  : "is no duration (write seconds, 1:30:00 or 90m)",
                           err);
         }
     }
     if (!isfinite(seconds) || seconds < 0 || seconds > 2 * SECONDS_MAX) {
-        return refuse(csv, c, "is out of range", err);
+        return refuse(csv, c,
+                      seconds > 0 ? "is out of range (seconds are meant; name the column such as "
+                                    "submit_ms if they are milliseconds)"
+                                  : "is out of range (a time is not negative)",
+                      err);
     }
     *ms = llround(seconds * 1000);
     return 0;
 }
 
-static int read_count(const struct csv *csv, enum column c, double *count, struct err *err)
+/* Accelerators; a part of one takes a whole one here. */
+static int read_gpus(struct trace *trace, const struct csv *csv, uint64_t *gpus, struct err *err)
 {
-    const char *text = field_of(csv, c);
+    const char *text = field_of(csv, C_GPUS);
     char *end;
-    *count = strtod(text, &end);
-    if (end == text || *end != 0 || !isfinite(*count) || *count != floor(*count)) {
-        return refuse(csv, c, "is no whole number", err);
+    double count = strtod(text, &end);
+    if (end == text || *end != 0 || !isfinite(count)) {
+        return refuse(csv, C_GPUS, "is no number (write how many accelerators, such as 8)", err);
     }
-    return *count < 0 || *count > 1e9 ? refuse(csv, c, "is out of range", err) : 0;
+    if (count < 0 || count > 1e9) {
+        return refuse(csv, C_GPUS, "is out of range (allowed: 0 to 1e9)", err);
+    }
+    trace->rounded += count != floor(count);
+    *gpus = (uint64_t)ceil(count);
+    return 0;
+}
+
+/* How long it ran; *ran false: it never did, and the file says so. */
+static int read_length(const struct csv *csv, int64_t *ms, bool *ran, struct err *err)
+{
+    bool may_lack = csv->column[C_STATE] >= 0 || csv->column[C_START] >= 0;
+    *ran = true;
+    if (csv->column[C_DURATION] >= 0) {
+        if (may_lack && is_nothing(field_of(csv, C_DURATION))) {
+            *ran = false;
+            return 0;
+        }
+        return read_time(csv, C_DURATION, false, ms, err);
+    }
+    int64_t start_ms, end_ms;
+    if (is_nothing(field_of(csv, C_START)) || is_nothing(field_of(csv, C_END))) {
+        *ran = false;
+        return 0;
+    }
+    TRY(read_time(csv, C_START, true, &start_ms, err));
+    TRY(read_time(csv, C_END, true, &end_ms, err));
+    *ms = end_ms - start_ms;
+    return *ms >= 0 ? 0 : refuse(csv, C_END, "lies before the start", err);
 }
 
 static int read_job(struct trace *trace, const struct csv *csv, struct err *err)
@@ -304,18 +329,17 @@ static int read_job(struct trace *trace, const struct csv *csv, struct err *err)
                        csv->line, csv->count, needed);
     }
     struct trace_job job = {0};
-    double gpus;
+    bool ran;
     TRY(read_time(csv, C_SUBMIT, true, &job.submit_ms, err));
-    TRY(read_count(csv, C_GPUS, &gpus, err));
-    TRY(read_time(csv, C_DURATION, false, &job.run_ms, err));
-    if (field_of(csv, C_LIMIT)[0] != 0) {
+    TRY(read_gpus(trace, csv, &job.procs, err));
+    TRY(read_length(csv, &job.run_ms, &ran, err));
+    if (!is_nothing(field_of(csv, C_LIMIT))) {
         TRY(read_time(csv, C_LIMIT, false, &job.limit_ms, err));
     }
-    if (gpus < 1) {
-        trace->skipped++; /* without accelerators: not ours */
+    if (!ran || job.procs == 0) {
+        trace->skipped++;
         return 0;
     }
-    job.procs = (uint64_t)gpus;
     const char *id = field_of(csv, C_ID), *user = field_of(csv, C_USER);
     job.id = id[0] != 0 ? mem_strdup(id) : mem_printf("%zu", trace->count + 1);
     job.user = user[0] != 0 ? mem_strdup(user) : NULL;
@@ -331,6 +355,7 @@ int trace_read_csv(struct trace *trace, char *text, const char *name, struct err
     }
     for (int c = 0; c < C_COUNT; c++) {
         csv.column[c] = -1;
+        csv.unit[c] = 1;
     }
     const char *head = csv.next;
     while (*head == '#' || *head == '\n' || *head == '\r') {

@@ -48,8 +48,10 @@ static int read_numbers(char *line, double values[FIELDS], char *texts[FIELDS], 
         char *end;
         double value = strtod(word, &end);
         if (*end != 0 || !isfinite(value)) {
-            return err_set(err, ERR_INVALID, "%s:%zu: field %zu (%s) is no number: '%.40s'", name,
-                           number, count + 1, count < FIELDS ? names[count] : "an extension", word);
+            return err_set(
+                err, ERR_INVALID,
+                "%s:%zu: field %zu (%s) is no number: '%.40s' (write -1 where nothing is known)",
+                name, number, count + 1, count < FIELDS ? names[count] : "an extension", word);
         }
         if (count < FIELDS) { /* some archives append columns of their own */
             values[count] = value;
@@ -58,8 +60,10 @@ static int read_numbers(char *line, double values[FIELDS], char *texts[FIELDS], 
         count++;
     }
     if (count < FIELDS) {
-        return err_set(err, ERR_INVALID, "%s:%zu: %zu fields, SWF has %d", name, number, count,
-                       FIELDS);
+        return err_set(err, ERR_INVALID,
+                       "%s:%zu: %zu fields, SWF has %d (write -1 where nothing is known; comments "
+                       "begin with ;)",
+                       name, number, count, FIELDS);
     }
     return 0;
 }
@@ -74,7 +78,10 @@ static int check(const double v[FIELDS], const char *name, size_t number, struct
         }
     }
     if (v[F_SUBMIT] < 0) {
-        return err_set(err, ERR_INVALID, "%s:%zu: field 2 (submit time) is negative", name, number);
+        return err_set(err, ERR_INVALID,
+                       "%s:%zu: field 2 (submit time) is negative (a job without one cannot be "
+                       "replayed: leave the line out)",
+                       name, number);
     }
     if (v[F_USED] > 1e9 || v[F_REQUESTED] > 1e9) {
         return err_set(err, ERR_INVALID, "%s:%zu: more than 1e9 processors", name, number);

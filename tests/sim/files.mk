@@ -19,4 +19,4 @@ $(BUILD)/mutants/%/dssim: $(dssim) FORCE
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@for f in $$(grep -lw MUTANT_$* daemon/*.c daemon/core/*.c); do \
 	    $(CC) $(CFLAGS_ALL) $(WARN_C) -Wno-error -DMUTANT_$*=1 -c -o $(@D)/$$(echo $$f | tr / -).o $$f || exit 1; done
-	@$(CC) $(LDFLAGS_ALL) -o $@ $(@D)/*.o $(BUILD)/obj/daemon/sim/main.c.o $(sim_a) $(daemon_a) $(core_a) $(proto_a) $(lib_a) $(LIBS_daemon)
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(@D)/*.o $(BUILD)/obj/daemon/sim/main.c.o $(sim_a) $(daemon_a) $(core_a) $(proto_a) $(lib_a) $(LIBS_sim)

@@ -1,6 +1,7 @@
 """scenarios.py DSSIM [--bench]: the simulator's published figures: DeepSeek-V3's hours and dollars, the effective training time beside its
 closed form, traces good and bad. With --bench, how long two months of 2,048 accelerators with faults take."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ results = []
 
 
 def dssim(*arguments):
-    return subprocess.run([DSSIM, *arguments], capture_output=True, text=True, timeout=300)
+    return subprocess.run([DSSIM, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def report(*arguments):
@@ -90,6 +91,52 @@ def quoted_fields_comments_and_other_headers_are_read():
     assert r["jobs"] == 2 and abs(r["gpu_hours"] - (16 + 4.5)) < 0.1, r
 
 
+def read_as(name, text, *arguments):
+    """What replay makes of a file of this name; text is bytes when it is packed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, name)
+        with open(path, "wb") as f:
+            f.write(text if isinstance(text, bytes) else text.encode())
+        return report("replay", path, *arguments)
+
+
+def other_columns_units_parts_and_packed_files_are_read():
+    helios = ("user,jobname,gpu_num,state,submit_time,start_time,end_time,job_id\n"
+              "u1,\"train, big\",8,COMPLETED,2020-04-01 00:00:04,2020-04-01 00:00:05,2020-04-01 01:00:05,a1\n"
+              "u2,x,0.5,FAILED,2020-03-31 20:10:04-04:00,2020-04-01 00:10:05,2020-04-01 01:10:05,a2\n"
+              "u2,x,16,CANCELLED,2020-04-01 00:05:04,,,a3\n"
+              "u2,x,0,COMPLETED,2020-04-01 00:05:04,2020-04-01 00:05:04,2020-04-01 00:05:08,a4\n")
+    for r in (read_as("t.csv", helios), read_as("t.csv.gz", gzip.compress(helios.encode()))):
+        assert (r["jobs"], r["skipped"], r["rounded"]) == (2, 2, 1) and abs(r["gpu_hours"] - 9) < 0.1, r
+    r = read_as("u.csv", "duration_min;gpus;submit_ms;job_id\n30;4;1600000000000;1\n15;8;1600000900000;2\n")
+    assert r["jobs"] == 2 and abs(r["gpu_hours"] - 4) < 0.1 and r["items"][0]["makespan_ms"] == 1800000, r
+
+
+def swf_headers_and_odd_jobs_are_understood():
+    line = "{} {} 0 {} {} -1 -1 {} 60 -1 {} 1 1 1 1 1 -1 -1\n"
+    jobs = (line.format(2, 900, 3600, 64, -1, 1) + line.format(1, 0, 3600, -1, 64, 0) + line.format(3, 5, -1, 4, 4, 5) +
+            line.format(4, 6, 0, 4, 4, 5) + line.format(5, 7, 60, 4096, 4096, 1))
+    for header, arguments, nodes, gpus in (("; MaxNodes: 8\n; MaxProcs: 64\n", (), 8, 8), ("; MaxProcs: 64\n", (), 64, 1),
+                                           ("; MaxProcs: 64\n", ("--gpus-per-node", "8"), 8, 8)):
+        r = read_as("t.swf", header + jobs, *arguments)
+        first = r["items"][0]
+        assert (first["nodes"], first["gpus_per_node"]) == (nodes, gpus), r
+        assert (r["jobs"], r["skipped"], r["refused"], first["started"]) == (3, 2, 1, 2), r
+
+
+def pictures_are_drawn():
+    with tempfile.TemporaryDirectory() as folder:
+        for arguments in (("run", "--scenario", "deepseek-v3", "--set", "horizon=6h"), ("replay", os.path.join(HERE, "starve.csv"), "--nodes", "4")):
+            for name, begins in (("p.png", b"\x89PNG"), ("p.svg", b"<?xml")):
+                path = os.path.join(folder, name)
+                done = dssim(*arguments, f"--plot={path}")
+                assert done.returncode == 0, done.stderr
+                with open(path, "rb") as f:
+                    assert f.read(5).startswith(begins), (arguments, name)
+        drawn = dssim(*arguments, "--plot").stdout
+        assert "jobs waiting" in drawn and "accelerators in use" in drawn, drawn
+
+
 def bench():
     began = time.monotonic()
     r = report("run", "--scenario", "deepseek-v3", "--faults", "llama3")
@@ -103,7 +150,8 @@ if "--bench" in sys.argv:
     sys.exit(0)
 for test in (deepseek_v3_costs_what_was_published, deepseek_v3_survives_llama3s_faults, effective_time_follows_the_closed_form,
              no_gang_starves_and_easy_is_not_better, whatif_compares, bad_lines_are_refused_with_their_number,
-             quoted_fields_comments_and_other_headers_are_read):
+             quoted_fields_comments_and_other_headers_are_read, other_columns_units_parts_and_packed_files_are_read,
+             swf_headers_and_odd_jobs_are_understood, pictures_are_drawn):
     try:
         test()
         results.append(True)
