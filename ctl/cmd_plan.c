@@ -12,7 +12,7 @@
 #include "proto/format.h"
 #include "proto/jobspec.h"
 #include "proto/pick.h"
-#include "trainer/plan_run.h"
+#include "proto/plan_run.h"
 
 #define CONFIG_MAX   ((size_t)1 << 20)
 #define GPUS         2048

@@ -482,7 +482,7 @@ const struct command commands[] = {
         .alias = "plan",
         .arguments = "",
         .options = run_plan_options,
-        .summary = "Time, cost and memory of a run that does not exist yet",
+        .summary = "What a run that does not exist yet would take",
         .details = "Arithmetic alone: asks no coordinator. Of --gpus, --tokens and --days two give "
                    "the third; the share\n"
                    "of the peak is assumed. The memory table has a line for each pipeline index: "

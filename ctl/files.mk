@@ -4,8 +4,6 @@ CTL_SRC := ctl/args.c ctl/cells.c ctl/ckpts.c ctl/cmd_ckpt.c ctl/cmd_ckpt_export
     ctl/interrupt.c ctl/jobs.c ctl/logs.c ctl/nodes.c ctl/options.c ctl/outcome.c ctl/output.c ctl/page.c \
     ctl/plot.c ctl/ranks.c ctl/session.c ctl/table.c ctl/table_text.c ctl/terminal.c ctl/text.c ctl/wait.c ctl/watch.c \
     ctl/when.c
-# What dsctl plans a trainer's run with: pure.
-CTL_SRC += trainer/plan_memory.c trainer/plan_run.c trainer/pipeline_schedule.c
 CTL_TESTS := tests/unit/ctl/test_args.c tests/unit/ctl/test_format.c tests/unit/ctl/test_table.c \
     tests/unit/ctl/test_screen.c tests/unit/ctl/test_commands.c tests/unit/ctl/test_ckpt_export.c \
     tests/unit/ctl/test_sched.c

@@ -22,7 +22,7 @@
 #define JOBSPEC_SPARES_MAX       1024u
 #define JOBSPEC_DEPENDENCIES_MAX 256u
 
-/* The order of the micro-batches in a pipeline (trainer/pipeline_schedule.h). */
+/* The order of the micro-batches in a pipeline (proto/pipeline_schedule.h). */
 enum pipeline_kind { PIPELINE_1F1B, PIPELINE_DUALPIPEV };
 
 /* checkpoint.every: exactly one of the two is set; both 0 is `auto` (5 minutes in a run of this

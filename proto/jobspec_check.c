@@ -46,7 +46,7 @@ static int check_batch(const struct jobspec *spec, uint32_t ranks, const char *s
             "multiple of %llu)",
             t->global_batch, (unsigned long long)ways, t->micro_batch, (unsigned long long)unit);
     }
-    /* Both directions of the V must fill (trainer/pipeline_schedule.h). */
+    /* Both directions of the V must fill (proto/pipeline_schedule.h). */
     uint64_t micros = t->pipeline_kind == PIPELINE_DUALPIPEV ? 2 * (uint64_t)t->pipeline : 1;
     uint32_t least = s->batch.from != 0 ? s->batch.from : t->global_batch;
     if (least / unit < micros) {

@@ -1,6 +1,5 @@
 TRAINER_SRC :=
 TRAINER_SRC += trainer/mesh.c
-TRAINER_SRC += trainer/plan_memory.c trainer/plan_run.c
 TRAINER_SRC += trainer/comm_self.c
 TRAINER_SRC += trainer/comm_gloo.cc
 TRAINER_SRC += trainer/comm_gloo_peers.cc
@@ -41,7 +40,6 @@ TRAINER_SRC += trainer/ckpt_facts.c
 TRAINER_SRC += trainer/ckpt_save.c
 TRAINER_SRC += trainer/ckpt_load.c
 TRAINER_SRC += trainer/report.c
-TRAINER_SRC += trainer/pipeline_schedule.c
 TRAINER_SRC += trainer/pipeline.c
 TRAINER_SRC += trainer/profile.c
 TRAINER_SRC += trainer/train.c
@@ -86,7 +84,6 @@ TRAINER_TESTS += tests/unit/trainer/test_ckpt.c
 TRAINER_TESTS += tests/unit/trainer/test_replicas.c
 TRAINER_TESTS += tests/unit/trainer/test_guard.c
 TRAINER_TESTS += tests/unit/trainer/test_reshard.c
-TRAINER_TESTS += tests/unit/trainer/test_pipeline_schedule.c
 TRAINER_TESTS += tests/unit/trainer/test_pipeline.c
 TRAINER_TESTS += tests/unit/trainer/test_launcher.c
 

@@ -13,7 +13,7 @@
 #include "trainer/ckpt_facts.h"
 #include "trainer/hf_folder.h"
 #include "trainer/hf_import.h"
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 #include "trainer/safetensors.h"
 
 static void print_tensors(const struct safetensors *s)

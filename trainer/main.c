@@ -13,7 +13,7 @@
 #include "trainer/inspect.h"
 #include "trainer/main.h"
 #include "trainer/run.h"
-#include "trainer/plan_run.h"
+#include "proto/plan_run.h"
 #include "trainer/schedule.h"
 #include "trainer/spec_file.h"
 

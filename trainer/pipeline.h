@@ -7,7 +7,7 @@
 #include "trainer/comm.h"
 #include "trainer/mesh.h"
 #include "trainer/model.h"
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 
 struct pipeline {
     struct model *model;       /* borrowed */

@@ -18,7 +18,7 @@
 #include "trainer/comm.h"
 #include "trainer/mesh.h"
 #include "trainer/op.h"
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 #include "trainer/profile.h"
 #include "trainer/spec_file.h"
 #include "trainer/train.h"

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "tests/unit/trainer/model_fixture.h"
-#include "trainer/pipeline_schedule.h"
-#include "trainer/plan_run.h"
+#include "proto/pipeline_schedule.h"
+#include "proto/plan_run.h"
 
 /* DeepSeek-V3 on 2,048 GPUs: reference §3. */
 static struct model_config published;

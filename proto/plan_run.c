@@ -1,9 +1,9 @@
-#include "trainer/plan_run.h"
+#include "proto/plan_run.h"
 
 #include <inttypes.h>
 #include <math.h>
 
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 
 /* Norms and router biases: they take no product. */
 static double vectors_of(const struct model_config *c)

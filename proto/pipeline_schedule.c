@@ -1,4 +1,4 @@
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 
 #include <assert.h>
 #include <stdlib.h>

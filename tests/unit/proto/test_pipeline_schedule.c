@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "lib/mem.h"
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 
 enum { RANKS_MAX = 9, MICROS_MAX = 40, STAGES_MAX = 2 * RANKS_MAX };
 

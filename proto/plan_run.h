@@ -1,12 +1,12 @@
 /* Time and money of a run that does not exist yet, and a mesh for it. Pure arithmetic. What no
  * arithmetic can know, the share of the peak that a step reaches, is given; DeepSeek-V3's was
  * 0.3894 (arXiv 2505.09343, table 4, causal FLOPs over the BF16 peak). */
-#ifndef TRAINER_PLAN_RUN_H
-#define TRAINER_PLAN_RUN_H
+#ifndef PROTO_PLAN_RUN_H
+#define PROTO_PLAN_RUN_H
 
 #include <stdint.h>
 
-#include "trainer/plan_memory.h"
+#include "proto/plan_memory.h"
 
 #define PLAN_MFU                    0.3894
 #define PLAN_PEAK_FLOPS             989.4e12 /* H100 and H800, BF16, dense */

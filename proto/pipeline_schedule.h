@@ -22,8 +22,8 @@
  * F = W = B - W, on every rank when F&B = F + B, and on the ranks that idle longest (the last two)
  * when a joined pair is faster than that. A rank keeps activations of at most PP + 1 = 2P + 1
  * stage passes. */
-#ifndef TRAINER_PIPELINE_SCHEDULE_H
-#define TRAINER_PIPELINE_SCHEDULE_H
+#ifndef PROTO_PIPELINE_SCHEDULE_H
+#define PROTO_PIPELINE_SCHEDULE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,9 +1,9 @@
-#include "trainer/plan_memory.h"
+#include "proto/plan_memory.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "trainer/pipeline_schedule.h"
+#include "proto/pipeline_schedule.h"
 
 enum { TILE = 128, SCALE_BYTES = 4, LOGITS_CHUNK = 1 << 27 };
 

@@ -17,8 +17,8 @@
  *
  * Workspace is what one layer's passes need while they run, the largest layer's, twice where a
  * forward and a backward pass are joined. `reserved` is what the driver and the libraries take. */
-#ifndef TRAINER_PLAN_MEMORY_H
-#define TRAINER_PLAN_MEMORY_H
+#ifndef PROTO_PLAN_MEMORY_H
+#define PROTO_PLAN_MEMORY_H
 
 #include <stdint.h>
 
