@@ -54,12 +54,13 @@ static int read_list(struct ctl *ctl, uint64_t limit, json_t **list, struct err 
         uint64_t last = page->n_items > 0 ? page->items[page->n_items - 1]->id : 0;
         bool more = page->truncated && last != 0 && (before == 0 || last < before);
         before = last;
-        json_t *object = output_json(page, "ds/job-list/v1");
+        json_t *object = output_rows(&ctl->output, page, "ds/job-list/v1");
         if (*list == NULL) {
             *list = object;
         } else {
             json_array_extend(json_object_get(*list, "items"), json_object_get(object, "items"));
-            json_object_set(*list, "truncated", json_object_get(object, "truncated"));
+            json_t *truncated = json_object_get(object, "truncated");
+            json_object_set(*list, "truncated", truncated != NULL ? truncated : json_false());
             json_decref(object);
         }
         if (!more || json_array_size(json_object_get(*list, "items")) >= limit) {

@@ -37,6 +37,16 @@ json_t *output_json(void *message, const char *schema)
     return object;
 }
 
+json_t *output_rows(const struct output *o, void *message, const char *schema)
+{
+    if (o->format == OUTPUT_JSON || o->format == OUTPUT_YAML) {
+        return output_json(message, schema);
+    }
+    json_t *object = pbjson_brief(message);
+    rpc_free(message);
+    return object;
+}
+
 bool output_for_people(const struct output *o)
 {
     return o->format == OUTPUT_TABLE || o->format == OUTPUT_WIDE;

@@ -36,6 +36,9 @@ int output_init(struct output *o, const struct args *args, FILE *out, struct err
 
 /* message -> object with "schema". The message is freed. */
 json_t *output_json(void *message, const char *schema);
+/* The same of a list of rows. Where these are shown as a table, what is absent is left out: rows by
+ * the ten thousand are made and freed much faster so. */
+json_t *output_rows(const struct output *o, void *message, const char *schema);
 
 /* -o table and wide: lines are printed as things happen, and not one document at the end. */
 bool output_for_people(const struct output *o);

@@ -176,6 +176,12 @@ static void append_text(const struct grid *g, struct buf *out, enum colour colou
     buf_fini(&cut);
 }
 
+static void append_blanks(struct buf *out, size_t count)
+{
+    memset(buf_reserve(out, count), ' ', count);
+    out->len += count;
+}
+
 /* Breaks at blanks, or in a word that has no room in a line of its own. */
 static void append_wrapped(struct buf *out, const char *text, size_t room, size_t indent)
 {
@@ -188,7 +194,8 @@ static void append_wrapped(struct buf *out, const char *text, size_t room, size_
         }
         cut = blank > 0 ? blank : cut;
         buf_append(out, text, cut);
-        buf_printf(out, "\n%*s", (int)indent, "");
+        buf_append_str(out, "\n");
+        append_blanks(out, indent);
         cut += strspn(text + cut, " ");
         text += cut;
         len -= cut;
@@ -203,14 +210,14 @@ static void append_row(const struct grid *g, struct buf *out, size_t row)
         const char *cell = g->cells[row * g->column_count + c];
         unsigned flags = g->columns[c]->flags;
         size_t width = text_width(cell, strlen(cell));
-        int pad = g->widths[c] > width ? (int)(g->widths[c] - width) : 0;
+        size_t pad = g->widths[c] > width ? g->widths[c] - width : 0;
         enum colour colour = row == 0                      ? COLOUR_BOLD
                              : (flags & COLUMN_STATE) != 0 ? terminal_state_colour(cell)
                                                            : COLOUR_NONE;
         if (g->left_out[c]) {
             continue;
         }
-        buf_printf(out, "%*s", (flags & COLUMN_RIGHT) != 0 ? pad : 0, "");
+        append_blanks(out, (flags & COLUMN_RIGHT) != 0 ? pad : 0);
         if ((flags & COLUMN_WRAP) != 0 && row > 0) {
             append_wrapped(out, cell, g->widths[c], used);
         } else {
@@ -218,7 +225,7 @@ static void append_row(const struct grid *g, struct buf *out, size_t row)
         }
         used += g->widths[c] + GAP;
         if (c + 1 < g->column_count) {
-            buf_printf(out, "%*s", (int)GAP + ((flags & COLUMN_RIGHT) != 0 ? 0 : pad), "");
+            append_blanks(out, GAP + ((flags & COLUMN_RIGHT) != 0 ? 0 : pad));
         }
     }
     buf_append_str(out, "\n");

@@ -28,8 +28,10 @@ static size_t decode(const char *text, size_t len, uint32_t *code)
 /* Not wcwidth(), which knows nothing in the C locale that containers run in. */
 static size_t columns_of(uint32_t c)
 {
-    if ((c >= 0x300 && c <= 0x36f) || (c >= 0x200b && c <= 0x200f) ||
-        (c >= 0xfe00 && c <= 0xfe0f)) {
+    if (c < 0x300) { /* nearly always */
+        return 1;
+    }
+    if (c <= 0x36f || (c >= 0x200b && c <= 0x200f) || (c >= 0xfe00 && c <= 0xfe0f)) {
         return 0;
     }
     bool wide = (c >= 0x1100 && c <= 0x115f) || (c >= 0x2e80 && c <= 0xa4cf) ||

@@ -12,7 +12,8 @@
 #include "lib/mem.h"
 #include "proto/ds.pb-c.h"
 
-static json_t *object_from(const ProtobufCMessage *message, const char *schema);
+/* brief: absent fields and empty lists are left out. */
+static json_t *object_from(const ProtobufCMessage *message, const char *schema, bool brief);
 
 static bool is_time(const ProtobufCFieldDescriptor *f)
 {
@@ -73,7 +74,7 @@ static json_t *from_enum(const ProtobufCFieldDescriptor *f, int number)
 }
 
 /* One value of the field's type at `at`. */
-static json_t *value_from(const ProtobufCFieldDescriptor *f, const void *at)
+static json_t *value_from(const ProtobufCFieldDescriptor *f, const void *at, bool brief)
 {
     switch (f->type) {
     case PROTOBUF_C_TYPE_INT32:
@@ -103,7 +104,7 @@ static json_t *value_from(const ProtobufCFieldDescriptor *f, const void *at)
     case PROTOBUF_C_TYPE_BYTES:
         return base64(at);
     case PROTOBUF_C_TYPE_MESSAGE:
-        return object_from(*(const ProtobufCMessage *const *)at, NULL);
+        return object_from(*(const ProtobufCMessage *const *)at, NULL, brief);
     }
     return json_null();
 }
@@ -138,11 +139,12 @@ static size_t item_bytes(const ProtobufCFieldDescriptor *f)
     return 0;
 }
 
-static json_t *list_from(const ProtobufCFieldDescriptor *f, const char *items, size_t count)
+static json_t *list_from(const ProtobufCFieldDescriptor *f, const char *items, size_t count,
+                         bool brief)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(list, value_from(f, items + i * item_bytes(f)));
+        json_array_append_new(list, value_from(f, items + i * item_bytes(f), brief));
     }
     return list;
 }
@@ -168,21 +170,28 @@ static bool is_present(const ProtobufCFieldDescriptor *f, const char *message)
            *(const protobuf_c_boolean *)(message + f->quantifier_offset) != 0;
 }
 
-static json_t *field_from(const ProtobufCFieldDescriptor *f, const char *message)
+/* NULL: left out. */
+static json_t *field_from(const ProtobufCFieldDescriptor *f, const char *message, bool brief)
 {
     const void *at = message + f->offset;
     if (f->label == PROTOBUF_C_LABEL_REPEATED) {
         size_t count = *(const size_t *)(message + f->quantifier_offset);
         const char *items = *(const char *const *)at;
+        if (brief && count == 0) {
+            return NULL;
+        }
         if (f->descriptor == &ds__badput_entry__descriptor) {
             return badput_from((const Ds__BadputEntry *const *)(const void *)items, count);
         }
-        return list_from(f, items, count);
+        return list_from(f, items, count, brief);
     }
-    return is_present(f, message) ? value_from(f, at) : json_null();
+    if (!is_present(f, message)) {
+        return brief ? NULL : json_null();
+    }
+    return value_from(f, at, brief);
 }
 
-static json_t *object_from(const ProtobufCMessage *message, const char *schema)
+static json_t *object_from(const ProtobufCMessage *message, const char *schema, bool brief)
 {
     json_t *object = json_object();
     if (schema != NULL) {
@@ -191,12 +200,20 @@ static json_t *object_from(const ProtobufCMessage *message, const char *schema)
     const ProtobufCMessageDescriptor *type = message->descriptor;
     for (unsigned i = 0; i < type->n_fields; i++) {
         const ProtobufCFieldDescriptor *f = &type->fields[i];
-        json_object_set_new(object, f->name, field_from(f, (const char *)message));
+        json_t *value = field_from(f, (const char *)message, brief);
+        if (value != NULL) {
+            json_object_set_new_nocheck(object, f->name, value); /* field names are ASCII */
+        }
     }
     return object;
 }
 
 json_t *pbjson_from(const ProtobufCMessage *message, const char *schema)
 {
-    return object_from(message, schema);
+    return object_from(message, schema, false);
+}
+
+json_t *pbjson_brief(const ProtobufCMessage *message)
+{
+    return object_from(message, NULL, true);
 }

@@ -10,5 +10,7 @@
 
 /* New reference. schema: top-level "schema" value such as "ds/job/v1", first key; NULL for none. */
 json_t *pbjson_from(const ProtobufCMessage *message, const char *schema);
+/* The same without absent fields and empty lists, for who only looks values up. */
+json_t *pbjson_brief(const ProtobufCMessage *message);
 
 #endif

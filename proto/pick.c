@@ -6,15 +6,9 @@
 
 const json_t *pick(const json_t *object, const char *path)
 {
-    char part[64];
     while (object != NULL) {
         size_t len = strcspn(path, ".");
-        if (len >= sizeof part) {
-            return NULL;
-        }
-        memcpy(part, path, len);
-        part[len] = 0;
-        object = json_object_get(object, part);
+        object = json_object_getn(object, path, len);
         if (path[len] == 0) {
             break;
         }

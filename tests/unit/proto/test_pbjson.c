@@ -1,5 +1,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
@@ -143,9 +144,35 @@ static void test_types(void **state)
     json_decref(json);
 }
 
+/* The brief form has the same values and leaves out what is absent or empty, at every depth. */
+static void test_brief(void **state)
+{
+    (void)state;
+    Ds__Reason reason = DS__REASON__INIT;
+    reason.code = reason.text = TEXT("held");
+    Ds__Job job = DS__JOB__INIT;
+    job.id = 7;
+    job.name = job.user = job.account = job.queue = job.stage = job.state = TEXT("x");
+    job.reason = &reason;
+    json_t *brief = pbjson_brief(&job.base);
+    json_t *whole = pbjson_from(&job.base, NULL);
+    const char *key;
+    json_t *value;
+    json_object_foreach(whole, key, value)
+    {
+        bool empty = json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0);
+        assert_int_equal(json_object_get(brief, key) == NULL, empty);
+        assert_true(empty || json_is_object(value) ||
+                    json_equal(value, json_object_get(brief, key)));
+    }
+    assert_int_equal(json_object_size(json_object_get(brief, "reason")), 2);
+    json_decref(whole);
+    json_decref(brief);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_job), cmocka_unit_test(test_cost),
-                                       cmocka_unit_test(test_types)};
+                                       cmocka_unit_test(test_types), cmocka_unit_test(test_brief)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
