@@ -1,5 +1,5 @@
-"""`make bench`: how fast the coordinator takes jobs and gets rid of them, and how long a training step takes. Prints figures beside
-their targets and asserts nothing: a slow machine is not a bug."""
+"""bench.py [PART ...]: how fast this is. Prints figures beside their targets and asserts nothing: a slow machine is not a bug. All parts that have
+figures of their own are in PARTS; the others print for themselves. `make bench PART="drain list"` runs some of them."""
 
 import json
 import os
@@ -7,84 +7,83 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "demo"))
 
-from cluster import BIN, ROOT, Cluster, processes_of  # noqa: E402
+from cluster import BIN, ROOT, processes_of  # noqa: E402
 
+import coordinator  # noqa: E402
 import corpus  # noqa: E402
-
-SUBMIT = os.path.join(os.path.dirname(BIN), "tests", "bench", "submit")
-JOBS = int(os.environ.get("BENCH_JOBS", 10000))
-DEPTH = 256
+import slurm  # noqa: E402
+from figures import Figures  # noqa: E402
 
 
-def submits(cluster):
-    """Durable submits a second through one pipelined connection."""
-    done = subprocess.run([SUBMIT, cluster.socket, str(JOBS), str(DEPTH)], capture_output=True, text=True)
+def part_sched(figures, _):
+    """The pure core: a pass, and what things take of memory."""
+    knobs = [os.environ.get("NODES") or "16384", os.environ.get("WAITING") or "50000"]
+    done = subprocess.run([os.path.join(coordinator.TOOLS, "sched"), *knobs], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"bench: {done.stderr.strip()}")
-    return JOBS / json.loads(done.stdout)["seconds"]
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            figures.add(**json.loads(line))
 
 
-def drained(cluster):
-    """Finished jobs a second, from the first worker's start to the last job's end."""
-    for worker in cluster.workers:
-        worker.start()
-    began = time.monotonic()
-    while True:
-        counts = {c["state"]: c["count"] for c in cluster.json("cluster", "status")["jobs"]}
-        if counts.get("COMPLETED", 0) == JOBS:
-            return JOBS / (time.monotonic() - began)
-        bad = {s: n for s, n in counts.items() if s in ("FAILED", "CANCELLED", "HELD") and n}
-        if bad:
-            sys.exit(f"bench: no-op jobs did not complete: {bad}")
-        if sys.stderr.isatty():
-            print(f"\r  {counts.get('COMPLETED', 0)} of {JOBS} done", end="", file=sys.stderr, flush=True)
-        time.sleep(0.25)
-
-
-def step_times(folder, text_prefix):
-    """{precision: (median step ms, tokens/s)} of the demo's model, two ranks on this machine."""
+def part_steps(figures, folder):
+    """The demo's model, two ranks on this machine: the median step."""
+    prefix = corpus.pack(corpus.read(), folder)["train"]
     spec = os.path.join(ROOT, "etc", "demo.yaml")
-    times = {}
     for precision in ("fp32", "bf16", "fp8"):
         command = [f"{BIN}/dstrain", "run", spec, "--ranks", "2", "--set", "train.steps=12", "--set", f"train.precision={precision}",
-                   "--set", f"train.data.train={text_prefix}", "--set", "train.data.valid=null", "--set", "train.valid_every=0", "--set", "checkpoint.every=1000",
+                   "--set", f"train.data.train={prefix}", "--set", "train.data.valid=null", "--set", "train.valid_every=0", "--set", "checkpoint.every=1000",
                    "--out", os.path.join(folder, precision)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         ms = sorted(int(m) for m in re.findall(r"step_ms=(\d+)", done.stdout))
-        tok = sorted(float(t) for t in re.findall(r"tok_s=([\d.]+)", done.stdout))
         if done.returncode != 0 or not ms:
             sys.exit(f"bench: dstrain: {done.stderr.strip()[-500:]}")
-        times[precision] = ms[len(ms) // 2], tok[len(tok) // 2]
-    return times
+        figures.add(f"demo model, {precision}, 2 ranks: a step", ms[len(ms) // 2], "ms")
+
+
+def script(*command):
+    def run(_, __):
+        subprocess.run(command, check=True)
+    return run
+
+
+PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
+PARTS = {
+    "sched": part_sched,
+    "submit": coordinator.part_submit,
+    "drain": coordinator.part_drain,
+    "heartbeat": coordinator.part_heartbeat,
+    "idle": coordinator.part_idle,
+    "restart": coordinator.part_restart,
+    "history": coordinator.part_history,
+    "slurm": slurm.part_slurm,
+    "steps": part_steps,
+    "sim": script(sys.executable, os.path.join(ROOT, "tests", "sim", "scenarios.py"), f"{BIN}/dssim", "--bench"),
+    "pack": script(PYTHON, os.path.join(HERE, "pack.py"), "--bin", BIN),
+    "torch": script(sys.executable, os.path.join(HERE, "torch_bench.py")),
+}
 
 
 def main():
-    rows = []
+    parts = sys.argv[1:] or list(PARTS)
+    unknown = [p for p in parts if p not in PARTS]
+    if unknown:
+        sys.exit(f"bench: there is no part {', '.join(unknown)} (parts: {', '.join(PARTS)})")
+    figures = Figures()
     with tempfile.TemporaryDirectory(prefix="ds-bench-") as folder:
-        cluster = Cluster(os.path.join(folder, "cluster"), workers=2, slots=2)
-        try:
-            cluster.start_dsd()
-            rows.append(("durable submits/s, one connection", f"{submits(cluster):.0f}", "5000"))
-            rows.append(("finished no-op jobs/s, 2 workers x 2 slots", f"{drained(cluster):.0f}", "200"))
-            if not cluster.json("cost", "verify")["ok"]:
-                sys.exit("bench: cost verify fails after the drain")
-        finally:
-            cluster.close()
-        prefix = corpus.pack(corpus.read(), folder)["train"]
-        for precision, (ms, tok) in step_times(folder, prefix).items():
-            rows.append((f"demo model, {precision}, 2 ranks: ms/step (tokens/s)", f"{ms} ({tok:.0f})", "-"))
+        for part in parts:
+            print(f"{part} ...", file=sys.stderr, flush=True)
+            place = os.path.join(folder, part)
+            os.mkdir(place)
+            PARTS[part](figures, place)
         left = processes_of(folder)
-    width = max(len(r[0]) for r in rows)
-    print(f"\n{'':{width}}  {'measured':>14}  {'target':>7}")
-    for name, value, target in rows:
-        print(f"{name:{width}}  {value:>14}  {target:>7}")
-    print(f"on {os.cpu_count()} cores, {JOBS} jobs, {DEPTH} requests under way")
+    if figures.rows:
+        figures.show()
     if left:
         sys.exit(f"bench: processes were left: {left}")
 

@@ -1,6 +1,6 @@
 /* sched [NODES [JOBS]]: one scheduling pass of the pure core over a full cluster and a long queue,
- * and what nodes and waiting jobs take of memory. Prints figures beside their targets; asserts
- * nothing about time. The job mix is drawn from a seed that is printed. */
+ * and what nodes and waiting jobs take of memory. Prints a line of JSON for each figure; the job
+ * mix is drawn from a seed that is printed. */
 #include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -99,7 +99,17 @@ static int compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Median and longest of some passes over the same state, in ms; how many jobs each would start. */
+/* A line for figures.py. most: the target; 0: none. */
+static void figure(const char *what, double value, const char *unit, double most)
+{
+    printf("{\"what\": \"%s\", \"value\": %.3f, \"unit\": \"%s\"", what, value, unit);
+    if (most > 0) {
+        printf(", \"most\": %g", most);
+    }
+    puts("}");
+}
+
+/* Median of some passes over the same state; how many jobs each would start. */
 static void measure(const char *what, bool whole, uint32_t depth)
 {
     int64_t ns[PASSES];
@@ -114,8 +124,9 @@ static void measure(const char *what, bool whole, uint32_t depth)
         sched_plan_fini(&plan);
     }
     qsort(ns, PASSES, sizeof ns[0], compare);
-    printf("%-58s %8.2f ms, longest %8.2f ms, %zu starts\n", what, (double)ns[PASSES / 2] / 1e6,
-           (double)ns[PASSES - 1] / 1e6, starts);
+    char text[160];
+    snprintf(text, sizeof text, "%s: median of %d, %zu starts", what, PASSES, starts);
+    figure(text, (double)ns[PASSES / 2] / 1e6, "ms", 50);
 }
 
 /* The first running job of this size ends: its nodes are free, and nothing was planned yet. */
@@ -179,30 +190,30 @@ int main(int argc, char **argv)
     now_ms += 60000;
     step(&(struct input){.kind = INPUT_TICK});
 
-    printf("%d nodes x %d accelerators, %zu jobs run, %zu wait\n", nodes, GPUS, core->running_count,
-           core->queue_count);
-    measure("a pass over all, nothing is free (target 50 ms)", true, UINT32_MAX);
+    char text[128];
+    snprintf(text, sizeof text, "a pass over %d nodes, %zu jobs waiting", nodes, core->queue_count);
+    measure(text, true, UINT32_MAX);
     end_one(8);
-    measure("a pass over all, 8 nodes are free (target 50 ms)", true, UINT32_MAX);
-    measure("a pass over the front of the queue", false, 256);
+    measure("  with 8 nodes free", true, UINT32_MAX);
+    measure("  over the front of the queue only", false, 256);
     submit(512 < nodes / 2 ? 512 : (uint32_t)nodes / 2, GPUS, 86400, 1);
     core_job(core, core->next_job - 1)->row.priority = 1000;
     for (int i = 0; i < 40; i++) {
         end_one(8);
     }
-    measure("a large gang waits and 320 nodes are held for it", true, UINT32_MAX);
+    measure("  with 320 nodes held for a large gang", true, UINT32_MAX);
     began = clock_boot_ns();
     for (int i = 0; i < 100000; i++) {
         struct input in = {.kind = INPUT_HEARTBEAT, .session = 1 + (session_id)(i % nodes)};
         step(&in);
     }
-    printf("%-58s %8.2f us\n", "a heartbeat, with all this waiting",
-           (double)(clock_boot_ns() - began) / 1e3 / 100000);
-    printf("%-58s %8.2f us\n", "a submit, parsed and queued", submit_us);
-    printf("%-58s %8.0f bytes\n", "memory of a node with its accelerators (target 65536)",
-           (double)(with_nodes - before) / nodes);
-    printf("%-58s %8.0f bytes\n", "memory of a waiting job (target 2048)",
-           (double)(with_jobs - full) / (double)(jobs - (int)waiting));
+    figure("a heartbeat in the core, with all this waiting",
+           (double)(clock_boot_ns() - began) / 1e3 / 100000, "us", 0);
+    figure("a submit in the core, parsed and queued", submit_us, "us", 0);
+    figure("memory of a node with 8 accelerators", (double)(with_nodes - before) / nodes, "bytes",
+           65536);
+    figure("memory of a waiting job", (double)(with_jobs - full) / (double)(jobs - (int)waiting),
+           "bytes", 2048);
     core_destroy(core);
     return 0;
 }
