@@ -114,8 +114,7 @@ static int read_model(struct submission *s, const struct jobspec *spec, struct e
         return err_wrap(err, "%s: train.model", s->name);
     }
     s->has_model = true;
-    TRY(model_config_parse(&model, buf_cstr(&s->model), s->model.len, spec->train.model, err));
-    return jobspec_check_model(spec, &model, s->name, err);
+    return jobspec_model(spec, buf_cstr(&s->model), s->model.len, s->name, &model, err);
 }
 
 /* Everything that can be known without a coordinator. */

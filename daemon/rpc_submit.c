@@ -49,8 +49,27 @@ static int check_model(const Ds__JobSubmit *r, const struct jobspec *spec, struc
                        spec->train.model, len, MODEL_BYTES_MAX);
     }
     struct model_config model;
-    TRY(model_config_parse(&model, r->model_json, len, spec->train.model, err));
-    return jobspec_check_model(spec, &model, r->spec_name, err);
+    return jobspec_model(spec, r->model_json, len, r->spec_name, &model, err);
+}
+
+/* `init_from: job:12` becomes the folder of that job's checkpoints: the trainer takes the newest
+ * when it starts. */
+static int find_weights(struct dsd *dsd, struct jobspec *spec, const char *spec_name,
+                        struct err *err)
+{
+    struct train_spec *t = &spec->train;
+    int64_t submitted_ms;
+    char *root = NULL;
+    if (t->init_job == 0) {
+        return 0;
+    }
+    if (views_job_ckpt_root(dsd->views, t->init_job, &submitted_ms, &root, err) != 0) {
+        return err_wrap(err, "%s: train.init_from", spec_name);
+    }
+    t->init_from = core_ckpt_folder(dsd->core, t->init_job, submitted_ms, root);
+    t->init_job = 0;
+    free(root);
+    return 0;
 }
 
 static int check_size(const Ds__JobSubmit *r, const struct jobspec *spec, const char *json,
@@ -110,6 +129,7 @@ static int read_request(struct call *call, const Ds__JobSubmit *r, struct jobspe
     TRY(jobspec_parse(spec, r->spec, strlen(r->spec), r->spec_name, r->spec_dir,
                       (const char *const *)r->set, r->n_set, err));
     TRY(check_model(r, spec, err));
+    TRY(find_weights(call->dsd, spec, r->spec_name, err));
     *json = jobspec_to_json(spec);
     TRY(check_size(r, spec, *json, err));
     *submit = (struct input_submit){.spec = spec,

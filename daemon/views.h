@@ -40,6 +40,10 @@ int views_job(struct views *v, uint64_t id, bool whole, int64_t now_ms, Ds__Job 
               struct err *err);
 /* Whether a job is COMPLETED, FAILED or CANCELLED. ERR_NOT_FOUND. */
 int views_job_ended(struct views *v, uint64_t id, bool *ended, struct err *err);
+/* What makes the folder of its checkpoints (core_ckpt_folder). *root: its own, or NULL; the caller
+ * frees it. ERR_NOT_FOUND. */
+int views_job_ckpt_root(struct views *v, uint64_t id, int64_t *submitted_ms, char **root,
+                        struct err *err);
 int views_job_reason(struct views *v, uint64_t id, Ds__Reason **out, struct err *err);
 int views_metrics(struct views *v, const Ds__MetricRead *request, Ds__MetricList **out,
                   struct err *err);

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "daemon/views_db.h"
@@ -132,6 +133,24 @@ int views_ckpt_published(struct views *v, uint64_t id, bool *published, struct e
         return no_ckpt(id, err);
     }
     *published = views_i64(stmt, 0) != 0;
+    sqlite3_reset(stmt);
+    return 0;
+}
+
+int views_job_ckpt_root(struct views *v, uint64_t id, int64_t *submitted_ms, char **root,
+                        struct err *err)
+{
+    sqlite3_stmt *stmt;
+    bool row;
+    TRY(views_query(v, "SELECT submitted_ms, ckpt_dir FROM job WHERE id = ?1", &stmt, err));
+    sqlite3_bind_int64(stmt, 1, (int64_t)id);
+    TRY(views_step(v, stmt, &row, err));
+    if (!row) {
+        return err_set(err, ERR_NOT_FOUND, "there is no job %" PRIu64 " (dsctl job list --all)",
+                       id);
+    }
+    *submitted_ms = views_i64(stmt, 0);
+    *root = views_text(stmt, 1);
     sqlite3_reset(stmt);
     return 0;
 }

@@ -193,6 +193,9 @@ static int check(struct jobspec *spec, const struct yaml_item *root, const char 
         }
         TRY(derive_train(spec, train, err));
         TRY(check_mesh(spec, train, err));
+        if (spec->train.init_job != 0) {
+            jobspec_depend(spec, DEPENDENCY_AFTER_OK, spec->train.init_job);
+        }
     } else {
         spec->train = (struct train_spec){0};
     }

@@ -13,6 +13,7 @@
 #include "proto/data_spec.h"
 #include "proto/guard_spec.h"
 #include "proto/recipe.h"
+#include "proto/rope_scaling.h"
 #include "proto/schedule_spec.h"
 
 #define JOBSPEC_NAME_MAX         63
@@ -46,8 +47,10 @@ enum decay_group {
 struct train_spec {
     char *model; /* path of config.json, absolute */
     struct data_spec data;
-    char *init_from; /* folder of a checkpoint whose weights the run starts with, absolute; or NULL:
-                        random weights */
+    char *init_from;   /* folder of a checkpoint, or of a run's checkpoints, whose weights the run
+                          starts with, absolute; or NULL: random weights, or init_job's */
+    uint64_t init_job; /* `init_from: job:12`; the coordinator makes a folder of it. 0: none */
+    struct rope_scaling rope; /* instead of the model file's; default: none */
     uint32_t sequence_length; /* tokens; default 256 */
     uint32_t global_batch;    /* sequences a step */
     uint32_t micro_batch;     /* sequences a rank works on at once; default 1 */
@@ -161,6 +164,10 @@ char *jobspec_place_text(const char *spec_name, struct jobspec_place place);
 uint32_t jobspec_world_size(const struct jobspec *spec, uint32_t nodes);
 
 struct model_config;
+/* The model of a job, from its file's text: with the job's own rope_scaling, which reaches as many
+ * positions as its factor says, and checked against the job. */
+int jobspec_model(const struct jobspec *spec, const char *json, size_t json_bytes,
+                  const char *spec_name, struct model_config *model, struct err *err);
 /* What needs the model, and what the trainer cannot do: experts divide over the mesh, the batch
  * over it at every size of an elastic job, stages have layers, sequence length within the model's
  * positions. spec_name for the message. */

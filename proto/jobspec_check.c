@@ -139,3 +139,24 @@ int jobspec_check_model(const struct jobspec *spec, const struct model_config *m
     }
     return 0;
 }
+
+int jobspec_model(const struct jobspec *spec, const char *json, size_t json_bytes,
+                  const char *spec_name, struct model_config *model, struct err *err)
+{
+    const struct rope_scaling *r = &spec->train.rope;
+    TRY(model_config_parse(model, json, json_bytes, spec->train.model, err));
+    if (r->yarn) {
+        uint32_t original = model->rope.yarn ? model->rope.original_max_position_embeddings
+                                             : model->max_position_embeddings;
+        model->rope = *r;
+        if (r->original_max_position_embeddings == 0) {
+            model->rope.original_max_position_embeddings = original;
+        }
+        double reach = r->factor * model->rope.original_max_position_embeddings;
+        if (reach > model->max_position_embeddings) {
+            model->max_position_embeddings =
+                reach < MODEL_CONFIG_POSITIONS_MAX ? (uint32_t)reach : MODEL_CONFIG_POSITIONS_MAX;
+        }
+    }
+    return jobspec_check_model(spec, model, spec_name, err);
+}

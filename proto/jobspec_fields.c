@@ -3,6 +3,7 @@
 #include "proto/jobspec_fields.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/mem.h"
@@ -117,6 +118,33 @@ static int read_later(const struct yaml_item *item, void *place, struct err *err
 static int read_guard(const struct yaml_item *item, void *place, struct err *err)
 {
     return guard_spec_read(item, place, err);
+}
+
+static int read_rope_scaling(const struct yaml_item *item, void *place, struct err *err)
+{
+    return rope_scaling_read_job(item, place, err);
+}
+
+/* train.init_from: a folder, or job:12. */
+static int read_init_from(const struct yaml_item *item, void *place, struct err *err)
+{
+    struct train_spec *t = place;
+    if (item->kind != YAML_ITEM_SCALAR || !valid_path(item->text)) {
+        return yaml_refuse(item, err,
+                           "is no folder (allowed: one of a checkpoint, such as dstrain import "
+                           "makes, or of a job's checkpoints, or job:ID)");
+    }
+    free(t->init_from);
+    t->init_from = NULL;
+    t->init_job = 0;
+    if (strncmp(item->text, "job:", 4) != 0) {
+        t->init_from = mem_strdup(item->text);
+        return 0;
+    }
+    struct yaml_item id = *item; /* quoted or not */
+    id.plain = true;
+    id.text += 4;
+    return yaml_to_u64(&id, 1, INT64_MAX, &t->init_job, err);
 }
 
 /* checkpoint.every: steps, a duration, or auto. */
@@ -332,11 +360,8 @@ static const struct yaml_field train_fields[] = {
      .read = read_data,
      .required = true,
      .allowed = "{train: PREFIX, valid: PREFIX}"},
-    {.key = "init_from",
-     .type = YAML_TEXT,
-     AT(init_from),
-     .valid = valid_path,
-     .allowed = "folder of a checkpoint, such as dstrain import makes"},
+    {.key = "init_from", .type = YAML_CUSTOM, .read = read_init_from},
+    {.key = "rope_scaling", .type = YAML_CUSTOM, AT(rope), .read = read_rope_scaling},
     WHOLE32("sequence_length", sequence_length, 1, SEQUENCE_MAX),
     {.key = "global_batch",
      .type = YAML_U32,

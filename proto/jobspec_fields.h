@@ -22,6 +22,8 @@ extern const struct yaml_field jobspec_fields[];
 int jobspec_read_array(const struct yaml_item *item, void *place, struct err *err);
 int jobspec_read_dependencies(const struct yaml_item *item, void *place, struct err *err);
 int jobspec_read_preemptible(const struct yaml_item *item, void *place, struct err *err);
+/* Waits for that job too, unless the job file says itself how. */
+void jobspec_depend(struct jobspec *spec, enum dependency_kind kind, uint64_t job);
 /* place is the struct jobspec_time. */
 int jobspec_read_time(const struct yaml_item *item, void *place, struct err *err);
 int jobspec_check_times(const struct jobspec *spec, const struct yaml_item *root, struct err *err);

@@ -56,7 +56,14 @@ static void put_train(struct buf *out, const struct train_spec *t)
     put_text(out, "model", t->model);
     put_key(out, "data");
     data_spec_put(out, &t->data);
-    put_text(out, "init_from", t->init_from);
+    put_key(out, "init_from");
+    if (t->init_job != 0) {
+        buf_printf(out, "\"job:%" PRIu64 "\"", t->init_job);
+    } else {
+        buf_json_text(out, t->init_from);
+    }
+    put_key(out, "rope_scaling");
+    rope_scaling_json(out, &t->rope);
     put_u64(out, "sequence_length", t->sequence_length);
     put_u64(out, "global_batch", t->global_batch);
     put_u64(out, "micro_batch", t->micro_batch);

@@ -389,6 +389,25 @@ int jobspec_read_dependencies(const struct yaml_item *item, void *place, struct 
     return 0;
 }
 
+void jobspec_depend(struct jobspec *spec, enum dependency_kind kind, uint64_t job)
+{
+    size_t count = spec->dependency_count;
+    for (size_t i = 0; i < count; i++) {
+        if (spec->dependencies[i].job == job) {
+            return;
+        }
+    }
+    struct dependency *all = mem_alloc_array(count + 1, sizeof *all);
+    for (size_t i = 0; i < count; i++) {
+        all[i] = spec->dependencies[i];
+    }
+    all[count] = (struct dependency){kind, job};
+    free(spec->dependencies);
+    spec->dependencies = all;
+    spec->dependency_count = count + 1;
+    settle(all, &spec->dependency_count);
+}
+
 char *dependencies_format(const struct dependency *list, size_t count, bool singleton)
 {
     if (count == 0 && !singleton) {

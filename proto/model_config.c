@@ -95,7 +95,7 @@ static const struct yaml_field config_fields[] = {
     REAL(routed_scaling_factor, 1e-6, 1e6),
     REAL(rms_norm_eps, 1e-30, 1),
     REAL(rope_theta, 1.0001, 1e15),
-    WHOLE(max_position_embeddings, 1, 1u << 30),
+    WHOLE(max_position_embeddings, 1, MODEL_CONFIG_POSITIONS_MAX),
     WHOLE(num_nextn_predict_layers, 0, MTP_MAX),
     REAL(initializer_range, 0, 10),
     TRUTH(tie_word_embeddings),
@@ -116,35 +116,6 @@ static const struct yaml_field config_fields[] = {
      .low = 1,
      .high = HEADS_MAX},
     {.key = "attention_dropout", .type = YAML_DOUBLE, AT(attention_dropout), .min = 0, .max = 0},
-    {.key = NULL}};
-
-#undef AT
-#define AT(member) .offset = offsetof(struct rope_file, member)
-
-struct rope_file {
-    int type, rope_type, truncate; /* types: -1 absent */
-    double factor, beta_fast, beta_slow, mscale, mscale_all_dim, rope_theta;
-    uint32_t original;
-    const struct yaml_item *attention_factor;
-};
-
-static const char *const rope_types[] = {"default", "yarn", NULL};
-static const struct yaml_field rope_fields[] = {
-    {.key = "type", .type = YAML_CHOICE, AT(type), .choices = rope_types},
-    {.key = "rope_type", .type = YAML_CHOICE, AT(rope_type), .choices = rope_types},
-    {.key = "factor", .type = YAML_DOUBLE, AT(factor), .min = 1, .max = 1e6},
-    {.key = "beta_fast", .type = YAML_DOUBLE, AT(beta_fast), .min = 1e-6, .max = 1e6},
-    {.key = "beta_slow", .type = YAML_DOUBLE, AT(beta_slow), .min = 1e-6, .max = 1e6},
-    {.key = "mscale", .type = YAML_DOUBLE, AT(mscale), .min = 0, .max = 100},
-    {.key = "mscale_all_dim", .type = YAML_DOUBLE, AT(mscale_all_dim), .min = 0, .max = 100},
-    {.key = "original_max_position_embeddings",
-     .type = YAML_U32,
-     AT(original),
-     .low = 1,
-     .high = 1u << 30},
-    {.key = "rope_theta", .type = YAML_DOUBLE, AT(rope_theta), .min = 1.0001, .max = 1e15},
-    {.key = "attention_factor", .type = YAML_CUSTOM, AT(attention_factor), .read = keep_item},
-    {.key = "truncate", .type = YAML_CHOICE, AT(truncate), .choices = only_true},
     {.key = NULL}};
 
 /* DeepseekV3Config's own. */
@@ -191,44 +162,6 @@ static const struct yaml_item *place_of(const struct yaml_item *root, const char
 {
     const struct yaml_item *item = yaml_get(root, key);
     return item != NULL ? item : root;
-}
-
-static int read_rope(const struct yaml_item *item, struct model_config *c, struct err *err)
-{
-    struct rope_file r = {.type = -1,
-                          .rope_type = -1,
-                          .beta_fast = 32,
-                          .beta_slow = 1,
-                          .mscale = 1,
-                          .rope_theta = c->rope_theta};
-    TRY(yaml_read_open(item, rope_fields, &r, err));
-    c->rope_theta = r.rope_theta;
-    int type = r.rope_type >= 0 ? r.rope_type : r.type;
-    if (type < 0 && (r.factor > 0 || r.original > 0)) {
-        return yaml_refuse(item, err, "'type' is missing (allowed: default, yarn)");
-    }
-    if (type <= 0) {
-        return 0;
-    }
-    if (r.factor == 0 || r.original == 0) {
-        return yaml_refuse(item, err, "yarn needs factor and original_max_position_embeddings");
-    }
-    if (r.attention_factor != NULL) {
-        return yaml_refuse(r.attention_factor, err,
-                           "not supported (allowed: mscale, mscale_all_dim)");
-    }
-    if (r.beta_fast <= r.beta_slow) {
-        return yaml_refuse(item, err, "beta_fast %g is not over beta_slow %g", r.beta_fast,
-                           r.beta_slow);
-    }
-    c->rope.yarn = true;
-    c->rope.factor = r.factor;
-    c->rope.beta_fast = r.beta_fast;
-    c->rope.beta_slow = r.beta_slow;
-    c->rope.mscale = r.mscale;
-    c->rope.mscale_all_dim = r.mscale_all_dim;
-    c->rope.original_max_position_embeddings = r.original;
-    return 0;
 }
 
 /* The router adds the two best scores of each group, so a group has two experts or more
@@ -307,7 +240,7 @@ static int read_config(struct config_file *f, const struct yaml_item *root, stru
     c->eos_token_id = is_null(root, "eos_token_id") ? -1 : c->eos_token_id;
     const struct yaml_item *rope = f->rope_scaling != NULL ? f->rope_scaling : f->rope_parameters;
     if (rope != NULL) {
-        TRY(read_rope(rope, c, err));
+        TRY(rope_scaling_read_model(rope, &c->rope, &c->rope_theta, err));
     }
     return check(f, root, err);
 }
@@ -374,26 +307,6 @@ static void put_or_null(struct buf *out, const char *key, int64_t value, int64_t
     }
 }
 
-static void put_rope(struct buf *out, const struct model_config *c)
-{
-    if (!c->rope.yarn) {
-        buf_append_str(out, ",\n  \"rope_scaling\": null");
-        return;
-    }
-    buf_append_str(out, ",\n  \"rope_scaling\": {\"type\": \"yarn\", \"factor\": ");
-    put_real(out, c->rope.factor);
-    buf_append_str(out, ", \"beta_fast\": ");
-    put_real(out, c->rope.beta_fast);
-    buf_append_str(out, ", \"beta_slow\": ");
-    put_real(out, c->rope.beta_slow);
-    buf_append_str(out, ", \"mscale\": ");
-    put_real(out, c->rope.mscale);
-    buf_append_str(out, ", \"mscale_all_dim\": ");
-    put_real(out, c->rope.mscale_all_dim);
-    buf_printf(out, ", \"original_max_position_embeddings\": %u}",
-               c->rope.original_max_position_embeddings);
-}
-
 char *model_config_to_json(const struct model_config *c)
 {
     struct buf out = {0};
@@ -424,7 +337,8 @@ char *model_config_to_json(const struct model_config *c)
                          "  \"hidden_act\": \"silu\"");
     put_double(&out, "rms_norm_eps", c->rms_norm_eps);
     put_double(&out, "rope_theta", c->rope_theta);
-    put_rope(&out, c);
+    buf_append_str(&out, ",\n  \"rope_scaling\": ");
+    rope_scaling_json(&out, &c->rope);
     put_u32(&out, "max_position_embeddings", c->max_position_embeddings);
     put_u32(&out, "num_nextn_predict_layers", c->num_nextn_predict_layers);
     put_double(&out, "initializer_range", c->initializer_range);

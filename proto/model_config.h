@@ -7,6 +7,9 @@
 #include <stdint.h>
 
 #include "lib/err.h"
+#include "proto/rope_scaling.h"
+
+#define MODEL_CONFIG_POSITIONS_MAX (1u << 30)
 
 struct model_config {
     uint32_t vocab_size, hidden_size;
@@ -26,11 +29,7 @@ struct model_config {
     uint32_t max_position_embeddings;
     uint32_t num_nextn_predict_layers; /* MTP depth */
     double initializer_range;
-    struct { /* rope_scaling; type "yarn" or absent */
-        bool yarn;
-        double factor, beta_fast, beta_slow, mscale, mscale_all_dim;
-        uint32_t original_max_position_embeddings;
-    } rope;
+    struct rope_scaling rope;
     bool tie_word_embeddings;
     int64_t bos_token_id, eos_token_id; /* -1: none */
 };

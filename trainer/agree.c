@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/mem.h"
 
@@ -22,4 +23,14 @@ int agree(struct comm *c, int rc, const char *what, struct err *err)
     }
     free(all);
     return rc;
+}
+
+int agree_text(struct comm *c, char **text, struct err *err)
+{
+    uint64_t bytes = c->rank == 0 && *text != NULL ? strlen(*text) + 1 : 0;
+    TRY(c->ops->broadcast(c, &bytes, sizeof bytes, 0, err));
+    if (c->rank != 0) {
+        *text = bytes > 0 ? mem_alloc(bytes) : NULL;
+    }
+    return bytes > 0 ? c->ops->broadcast(c, *text, bytes, 0, err) : 0;
 }

@@ -11,4 +11,7 @@
  * first failing rank's code with a text that names that rank, else 0. Collective. */
 int agree(struct comm *c, int rc, const char *what, struct err *err);
 
+/* Rank 0's text, on all ranks; NULL is one, too. The caller frees *text. Collective. */
+int agree_text(struct comm *c, char **text, struct err *err);
+
 #endif

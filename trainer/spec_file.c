@@ -1,5 +1,6 @@
 #include "trainer/spec_file.h"
 
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -17,12 +18,9 @@ static int load_model(const struct jobspec *spec, struct model_config *config, c
     struct buf text = {0};
     int rc = file_read(spec->train.model, MODEL_BYTES_MAX, &text, err);
     if (rc == 0) {
-        rc = model_config_parse(config, buf_cstr(&text), text.len, spec->train.model, err);
+        rc = jobspec_model(spec, buf_cstr(&text), text.len, path, config, err);
     }
     buf_fini(&text);
-    if (rc == 0) {
-        rc = jobspec_check_model(spec, config, path, err);
-    }
     return rc;
 }
 
@@ -44,6 +42,12 @@ int spec_file_load(struct jobspec *spec, struct model_config *config, const char
     if (rc == 0 && !spec->has_train) {
         rc = err_set(err, ERR_CONFIG, "%s: there is no 'train' section: dstrain runs no commands",
                      path);
+    }
+    if (rc == 0 && spec->train.init_job != 0) {
+        rc = err_set(err, ERR_CONFIG,
+                     "%s: train.init_from names job %" PRIu64 " of a coordinator, which finds its "
+                     "folder on submit (without one name the folder)",
+                     path, spec->train.init_job);
     }
     if (rc == 0) {
         rc = load_model(spec, config, path, err);

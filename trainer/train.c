@@ -22,6 +22,7 @@
 #include "proto/reporter.h"
 #include "trainer/agree.h"
 #include "trainer/balance.h"
+#include "trainer/ckpt_find.h"
 #include "trainer/ckpt_load.h"
 #include "trainer/ckpt_save.h"
 #include "trainer/feed.h"
@@ -216,11 +217,23 @@ static int resume(struct train *t, const char *dir, struct err *err)
 static int init_from(struct train *t, struct err *err)
 {
     struct ckpt_facts was;
-    const char *dir = t->spec->init_from;
+    struct comm *world = t->o->world;
+    struct err why = {0};
     int64_t start = clock_boot_ms();
-    int rc = ckpt_load(dir, CKPT_WEIGHTS, &t->tensors, t->o->op, t->o->world, &was, err);
+    char *dir = NULL; /* rank 0 looks for all: the newest of a running job may change meanwhile */
+    if (world->rank == 0 && ckpt_find(t->spec->init_from, &dir, &why) != 0) {
+        dir = NULL;
+    }
+    TRY(agree_text(world, &dir, err));
+    if (dir == NULL) {
+        return why.code != 0
+                   ? err_set(err, ERR_DATA, "train.init_from: %s", why.text)
+                   : err_set(err, ERR_DATA, "train.init_from: rank 0 finds no checkpoint in %s",
+                             t->spec->init_from);
+    }
+    int rc = ckpt_load(dir, CKPT_WEIGHTS, &t->tensors, t->o->op, world, &was, err);
     if (rc == ERR_CORRUPT) {
-        struct err why = *err;
+        why = *err;
         *err = (struct err){0};
         rc = err_set(err, ERR_DATA, "train.init_from: %s", why.text);
     }
@@ -237,6 +250,7 @@ static int init_from(struct train *t, struct err *err)
         }
     }
     ckpt_facts_fini(&was);
+    free(dir);
     return rc;
 }
 

@@ -73,7 +73,6 @@ bool watch_owns(const struct watch *w, const char *checkpoint)
 
 int watch_choose(struct watch *w, const char *resume, bool own, char **chosen, struct err *err)
 {
-    uint64_t bytes = 0;
     *chosen = NULL;
     if (resume == NULL || !own || w->history.count == 0) {
         *chosen = resume != NULL ? mem_strdup(resume) : NULL;
@@ -82,21 +81,13 @@ int watch_choose(struct watch *w, const char *resume, bool own, char **chosen, s
     int rc = 0;
     if (w->world->rank == 0) {
         rc = guard_choose(w->root, &w->history, resume, chosen, err);
-        bytes = *chosen != NULL ? strlen(*chosen) + 1 : 0;
         if (rc == 0 && (*chosen == NULL || strcmp(*chosen, resume) != 0)) {
             log_warn("guard: %s was given up; going on from %s", resume,
                      *chosen != NULL ? *chosen : "the beginning, no checkpoint before it is there");
         }
     }
     TRY(agree(w->world, rc, "choosing the checkpoint", err));
-    TRY(w->world->ops->broadcast(w->world, &bytes, sizeof bytes, 0, err));
-    if (bytes == 0) {
-        return 0;
-    }
-    if (w->world->rank != 0) {
-        *chosen = mem_alloc(bytes);
-    }
-    return w->world->ops->broadcast(w->world, *chosen, bytes, 0, err);
+    return agree_text(w->world, chosen, err);
 }
 
 void watch_take_over(struct watch *w, const struct train_spec *spec, bool own,

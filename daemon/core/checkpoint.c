@@ -136,13 +136,22 @@ static struct ckpt *find(const struct job *job, uint64_t epoch, int64_t step)
     return NULL;
 }
 
+char *core_ckpt_folder(const struct core *core, uint64_t job, int64_t submitted_ms,
+                       const char *root)
+{
+    /* The time tells a job from another one with its number, of a database that was begun anew. */
+    return mem_printf("%s/job-%06" PRIu64 "-%" PRIx64,
+                      root != NULL ? root : core->config.checkpoint_dir, job,
+                      (uint64_t)submitted_ms);
+}
+
 void ckpt_attempt_dir(const struct core *core, const struct job *job, const struct attempt *attempt,
                       char *text, size_t text_bytes)
 {
-    const char *root = job->row.ckpt_dir != NULL ? job->row.ckpt_dir : core->config.checkpoint_dir;
-    /* The time tells a job from another one with its number, of a database that was begun anew. */
-    snprintf(text, text_bytes, "%s/job-%06" PRIu64 "-%" PRIx64 "/t%05" PRId64 "-e%05" PRIu64, root,
-             job->row.id, (uint64_t)job->row.submitted_ms, attempt->row.term, attempt->row.epoch);
+    char *folder = core_ckpt_folder(core, job->row.id, job->row.submitted_ms, job->row.ckpt_dir);
+    snprintf(text, text_bytes, "%s/t%05" PRId64 "-e%05" PRIu64, folder, attempt->row.term,
+             attempt->row.epoch);
+    free(folder);
 }
 
 static void encode_manifest(const struct ckpt *ckpt, struct buf *out)

@@ -31,6 +31,11 @@ void core_destroy(struct core *core);
  * is a reply. */
 void core_step(struct core *core, const struct input *in);
 
+/* Where the checkpoints of a job lie, each attempt's in a folder of its own. root: the job's own
+ * checkpoint.dir or NULL. Caller frees. */
+char *core_ckpt_folder(const struct core *core, uint64_t job, int64_t submitted_ms,
+                       const char *root);
+
 /* When the core wants an INPUT_TICK: absolute ms, or INT64_MAX. */
 int64_t core_deadline(const struct core *core);
 

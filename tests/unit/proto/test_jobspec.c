@@ -465,6 +465,89 @@ static void check_model(const char *set, const char *model_json, const char *exp
     jobspec_fini(&s);
 }
 
+/* A stage after another job: waits for it unless the job file says itself how, and comes back from
+ * the canonical form. */
+static void test_init_job(void **state)
+{
+    (void)state;
+    struct jobspec s;
+    struct err err;
+    const char *set[] = {"train.init_from=job:12", "dependencies={afterany: 9}"};
+    assert_int_equal(parse_with(&s, contract, set, 2, &err), 0);
+    assert_null(s.train.init_from);
+    assert_int_equal(s.train.init_job, 12);
+    assert_int_equal(s.dependency_count, 2);
+    assert_int_equal(s.dependencies[1].job, 12);
+    assert_int_equal(s.dependencies[1].kind, DEPENDENCY_AFTER_OK);
+    char *json = jobspec_to_json(&s);
+    jobspec_fini(&s);
+    assert_int_equal(parse(&s, json, &err), 0);
+    assert_int_equal(s.train.init_job, 12);
+    assert_int_equal(s.dependency_count, 2);
+    free(json);
+    jobspec_fini(&s);
+    set[1] = "dependencies={after: 12}";
+    assert_int_equal(parse_with(&s, contract, set, 2, &err), 0);
+    assert_int_equal(s.dependency_count, 1);
+    assert_int_equal(s.dependencies[0].kind, DEPENDENCY_AFTER);
+    jobspec_fini(&s);
+    with_set("train.init_from=job:0",
+             "--set train.init_from=job:0: key 'train.init_from': 0 is out of range (allowed: 1 to "
+             "9223372036854775807)");
+}
+
+/* train.rope_scaling takes the place of the model file's and reaches factor times the original
+ * positions; what is left out is as in config.json. */
+static void test_rope_scaling(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set, *model;
+        uint32_t original, positions;
+        double factor;
+    } cases[] = {
+        {"train.rope_scaling={type: yarn, factor: 40}", "{\"max_position_embeddings\": 512}", 512,
+         20480, 40},
+        {"train.rope_scaling={rope_type: yarn, factor: 2, original_max_position_embeddings: 300}",
+         "{\"max_position_embeddings\": 4096}", 300, 4096, 2},
+        {"train.rope_scaling={type: yarn, factor: 4}",
+         "{\"max_position_embeddings\": 600, \"rope_scaling\": {\"type\": \"yarn\", "
+         "\"factor\": 2, \"original_max_position_embeddings\": 300}}",
+         300, 1200, 4},
+        {"train.rope_scaling={type: yarn, factor: 1e6}", "{\"max_position_embeddings\": 1000000}",
+         1000000, 1u << 30, 1e6},
+        {"train.seed=1", "{\"max_position_embeddings\": 512}", 0, 512, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct jobspec s;
+        struct model_config m;
+        struct err err;
+        assert_int_equal(parse_with(&s, contract, &cases[i].set, 1, &err), 0);
+        char *json = jobspec_to_json(&s);
+        jobspec_fini(&s);
+        assert_int_equal(parse(&s, json, &err), 0);
+        free(json);
+        assert_int_equal(
+            jobspec_model(&s, cases[i].model, strlen(cases[i].model), "job.yaml", &m, &err), 0);
+        assert_int_equal(m.rope.yarn, cases[i].factor > 0);
+        assert_true(m.rope.factor == cases[i].factor);
+        assert_int_equal(m.rope.original_max_position_embeddings, cases[i].original);
+        assert_int_equal(m.max_position_embeddings, cases[i].positions);
+        jobspec_fini(&s);
+    }
+    with_set("train.rope_scaling={factor: 4}",
+             "--set train.rope_scaling={factor: 4}: key 'train.rope_scaling': type and factor are "
+             "needed (allowed: such as {type: yarn, factor: 40})");
+    with_set(
+        "train.rope_scaling={type: yarn, factor: 4, rope_theta: 5}",
+        "--set train.rope_scaling={type: yarn, factor: 4, rope_theta: 5}:1:37: key "
+        "'train.rope_scaling.rope_theta': is the model's: weights were trained with it (change "
+        "train.model)");
+    with_set("train.rope_scaling=yarn",
+             "--set train.rope_scaling=yarn: key 'train.rope_scaling': a map is expected (allowed: "
+             "such as {type: yarn, factor: 40})");
+}
+
 /* A job and a model that do not fit are refused: experts, layers, batch, lengths; for every size an
  * elastic job may have. */
 static void test_model(void **state)
@@ -529,6 +612,7 @@ int main(void)
         cmocka_unit_test(test_set),           cmocka_unit_test(test_refused),
         cmocka_unit_test(test_refused_whole), cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_overflow),      cmocka_unit_test(test_model),
+        cmocka_unit_test(test_init_job),      cmocka_unit_test(test_rope_scaling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,6 +109,15 @@ static void random_train(struct jobspec *s)
     t->model = random_path("model");
     random_data(&t->data);
     t->init_from = random_one_in(2) ? random_path("checkpoint") : NULL;
+    if (random_one_in(2)) {
+        t->rope = (struct rope_scaling){true,
+                                        random_real(1, 1000),
+                                        random_real(2, 100),
+                                        1.5,
+                                        1,
+                                        0,
+                                        (uint32_t)random_below(2) * 4096};
+    }
     t->sequence_length = 1 + (uint32_t)random_below(100000);
     t->global_batch = 1 + (uint32_t)random_below(100000);
     t->micro_batch = 1 + (uint32_t)random_below(t->global_batch);
@@ -268,6 +277,7 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_texts_equal(a->train.model, b->train.model);
     assert_data_equal(&a->train.data, &b->train.data);
     assert_texts_equal(a->train.init_from, b->train.init_from);
+    assert_memory_equal(&a->train.rope, &b->train.rope, sizeof a->train.rope);
     assert_int_equal(a->train.guard.enabled, b->train.guard.enabled);
     assert_true(a->train.guard.factor == b->train.guard.factor);
     assert_int_equal(a->train.guard.skip, b->train.guard.skip);

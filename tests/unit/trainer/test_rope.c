@@ -79,6 +79,33 @@ static void test_magnitude(void **state)
     assert_true(fabs((double)table[0] - (0.1 * log(40) + 1)) < 1e-6);
 }
 
+/* Frequencies and magnitude as transformers 5.23 computes them (ROPE_INIT_FUNCTIONS["yarn"]), for
+ * contexts extended from short ones. */
+static void test_transformers(void **state)
+{
+    (void)state;
+    static const double inv_freq[2][8] = {
+        {1.0, 0.223994657, 0.0416666642, 0.00395284733, 0.00124999997, 0.000395284733,
+         0.000125000006, 3.95284733e-05},
+        {1.0, 0.21147424, 0.0301869176, 0.00331009529},
+    };
+    static const double magnitude[2] = {1.0, 1.0964366557087233};
+    struct model_config c[2] = {{.qk_rope_head_dim = 16, .rope_theta = 10000},
+                                {.qk_rope_head_dim = 8, .rope_theta = 500}};
+    c[0].rope = (struct rope_scaling){true, 8, 32, 1, 1, 1, 64};
+    c[1].rope = (struct rope_scaling){true, 40, 20, 0.5, 0.7, 0.4, 1024};
+    for (size_t k = 0; k < 2; k++) {
+        float table[2 * 16];
+        size_t pairs = c[k].qk_rope_head_dim / 2;
+        rope_table(&c[k], 2, table);
+        for (size_t i = 0; i < pairs; i++) {
+            double re = (double)table[(pairs + i) * 2], im = (double)table[(pairs + i) * 2 + 1];
+            assert_true(fabs(atan2(im, re) - inv_freq[k][i]) < 1e-6 * inv_freq[k][i] + 1e-9);
+            assert_true(fabs(hypot(re, im) - magnitude[k]) < 1e-6);
+        }
+    }
+}
+
 /* Far out the angle is the FP32 product of position and FP32 frequency, as in the published
  * implementations. */
 static void test_far_positions(void **state)
@@ -98,9 +125,8 @@ static void test_far_positions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_softmax_scale),
-        cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_magnitude),
+        cmocka_unit_test(test_softmax_scale), cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_magnitude),     cmocka_unit_test(test_transformers),
         cmocka_unit_test(test_far_positions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
