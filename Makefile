@@ -7,6 +7,7 @@
 #   V=1                          show the commands
 #   PREFIX= DESTDIR=             for install
 #   DEPS=no                      check, demo, dev, bench: do not look for missing Debian packages
+#   NVCC=                        leaves the CUDA back end out; NVCC=path builds it with that compiler
 #   MUTANT=name                  builds one deliberate bug in (see tests/mutants.txt); for `make check-mutants` only
 
 MAKEFLAGS += --no-builtin-rules
@@ -156,6 +157,6 @@ clean:
 deps:
 	@$(if $(filter no,$(DEPS)),:,sh etc/deps.sh)
 
-include tests/files.mk etc/install.mk
+include trainer/cuda/files.mk tests/files.mk etc/install.mk
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -9,6 +9,10 @@ INSTALL_MAN := $(wildcard docs/man/*.[1-8])
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
+ifneq ($(cuda_plugin),)
+	install -d $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(cuda_plugin) $(DESTDIR)$(PREFIX)/lib
+endif
 	install -d $(SHARE)/ds/models
 	install -m 644 $(wildcard etc/*.yaml) $(SHARE)/ds
 	install -m 644 $(wildcard etc/models/*.json) $(SHARE)/ds/models

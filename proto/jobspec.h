@@ -23,6 +23,9 @@
 #define JOBSPEC_SPARES_MAX       1024u
 #define JOBSPEC_DEPENDENCIES_MAX 256u
 
+/* Which of the trainer's back ends computes (trainer/backend.h). */
+enum backend { BACKEND_CPU, BACKEND_CUDA };
+
 /* The order of the micro-batches in a pipeline (proto/pipeline_schedule.h). */
 enum pipeline_kind { PIPELINE_1F1B, PIPELINE_DUALPIPEV };
 
@@ -58,6 +61,7 @@ struct train_spec {
         steps; /* one of steps and tokens; the other is derived, tokens rounded up to whole steps */
     uint64_t tokens;
     enum precision precision;         /* default fp8 */
+    enum backend backend;             /* default cpu */
     struct recipe recipe;             /* default: recipe_of(precision) */
     uint32_t pipeline, expert;        /* mesh; default 1, 1 */
     enum pipeline_kind pipeline_kind; /* of the pipeline; default 1f1b */

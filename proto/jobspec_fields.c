@@ -307,6 +307,7 @@ static int read_no_decay(const struct yaml_item *item, void *place, struct err *
 
 /* ---- tables */
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
+static const char *const backends[] = {"cpu", "cuda", NULL};
 static const char *const pipeline_kinds[] = {"1f1b", "dualpipev", NULL};
 
 #define AT(member) .offset = offsetof(struct train_spec, member)
@@ -374,6 +375,7 @@ static const struct yaml_field train_fields[] = {
     {.key = "steps", .type = YAML_CUSTOM, AT(steps), .read = read_steps},
     {.key = "tokens", .type = YAML_CUSTOM, AT(tokens), .read = read_tokens},
     {.key = "precision", .type = YAML_CHOICE, AT(precision), .choices = precisions},
+    {.key = "backend", .type = YAML_CHOICE, AT(backend), .choices = backends},
     {.key = "recipe", .type = YAML_CUSTOM, .read = read_later},
     {.key = "schedule", .type = YAML_CUSTOM, .read = read_later},
     {.key = "guard", .type = YAML_CUSTOM, AT(guard), .read = read_guard},

@@ -10,6 +10,7 @@
 #include "proto/jobspec_fields.h"
 
 static const char *const precisions[] = {"fp32", "bf16", "fp8"};
+static const char *const backends[] = {"cpu", "cuda"};
 static const char *const pipeline_kinds[] = {"1f1b", "dualpipev"};
 
 static void put_key(struct buf *out, const char *key)
@@ -69,6 +70,7 @@ static void put_train(struct buf *out, const struct train_spec *t)
     put_u64(out, "micro_batch", t->micro_batch);
     put_u64(out, "steps", t->steps);
     put_text(out, "precision", precisions[t->precision]);
+    put_text(out, "backend", backends[t->backend]);
     put_key(out, "recipe");
     recipe_json(out, &t->recipe);
     put_key(out, "parallel");

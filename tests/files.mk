@@ -9,7 +9,7 @@ JOBS := $(shell nproc)
 # A make of its own, whatever -j the caller gave.
 MAKE_AGAIN = $(MAKE) --no-print-directory -s DEPS=no
 LINT := $(PYTHON) tests/lint
-C_FILES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -path './build*')
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' 2>/dev/null || find . \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) -not -path './build*')
 
 .PHONY: check compile check-asan check-clang check-e2e check-chaos check-mutants
 check: deps
@@ -38,12 +38,12 @@ check-mutants:
 
 # ---- the same with another compiler, and under the sanitizers
 check-clang:
-	@$(MAKE_AGAIN) -j$(JOBS) CC=clang CXX=clang++ BUILD=build-clang compile
-	@$(MAKE_AGAIN) CC=clang CXX=clang++ BUILD=build-clang check-unit
+	@$(MAKE_AGAIN) -j$(JOBS) CC=clang CXX=clang++ BUILD=build-clang NVCC= compile
+	@$(MAKE_AGAIN) CC=clang CXX=clang++ BUILD=build-clang NVCC= check-unit
 check-asan:
-	@$(MAKE_AGAIN) -j$(JOBS) FLAVOUR=asan compile
-	@$(MAKE_AGAIN) FLAVOUR=asan check-unit
-	@CHAOS_KILLS=10 $(MAKE_AGAIN) FLAVOUR=asan check-e2e
+	@$(MAKE_AGAIN) -j$(JOBS) FLAVOUR=asan NVCC= compile
+	@$(MAKE_AGAIN) FLAVOUR=asan NVCC= check-unit
+	@CHAOS_KILLS=10 $(MAKE_AGAIN) FLAVOUR=asan NVCC= check-e2e
 
 # ---- format and structure
 .PHONY: format format-check check-headers check-layers
@@ -56,7 +56,7 @@ check-headers: $(BUILD)/gen/proto/ds.pb-c.h $(GENERATED_HEADERS)
 	@$(LINT)/headers.py $(filter %.h,$(C_FILES)) -- $(CC) -std=c11 $(DEFS) $(INCLUDES) $(WARN_C) -fsyntax-only
 check-layers: $(core_a) $(proto_a) $(lib_a)
 	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(SIM_SRC) \
-	    $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
+	    $(WORKER_SRC) $(TRAINER_SRC) $(CUDA_C) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
 	    $(TRAINER_TESTS) $(CTL_TESTS)
 
 # ---- the show, and a cluster to play with

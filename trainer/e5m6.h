@@ -19,7 +19,7 @@
 
 /* The nearest number that E5M6 has, by adding and taking away 1.5 * 2^(e + 17): see fp8_round. NaN
  * stays NaN. */
-static inline float e5m6_round(float x)
+NUMBER_FN float e5m6_round(float x)
 {
     x = x > E5M6_MAX ? E5M6_MAX : x;
     x = x < -E5M6_MAX ? -E5M6_MAX : x;
@@ -32,7 +32,7 @@ static inline float e5m6_round(float x)
 }
 
 /* The code, in the low 12 bits. */
-static inline uint16_t e5m6_encode(float x)
+NUMBER_FN uint16_t e5m6_encode(float x)
 {
     float y = e5m6_round(x);
     uint32_t bits = float_bits(y) & 0x7FFFFFFFu;
@@ -44,7 +44,7 @@ static inline uint16_t e5m6_encode(float x)
     return (uint16_t)(sign | code);
 }
 
-static inline float e5m6_decode(uint16_t code)
+NUMBER_FN float e5m6_decode(uint16_t code)
 {
     uint32_t sign = (uint32_t)(code & 0x800) << 20;
     uint32_t low = code & 0x7FF;
@@ -57,7 +57,7 @@ static inline float e5m6_decode(uint16_t code)
 
 /* A tile's scale from the bits of its largest |x|, which is taken to be at least FP8_AMAX_MIN: the
  * least power of two that brings it to E5M6_MAX or below. NaN for infinity and NaN. */
-static inline float e5m6_scale(uint32_t amax_bits)
+NUMBER_FN float e5m6_scale(uint32_t amax_bits)
 {
     uint32_t least = float_bits(FP8_AMAX_MIN);
     uint32_t bits = amax_bits < least ? least : amax_bits;

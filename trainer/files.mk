@@ -103,6 +103,7 @@ TRAINER_SRC += trainer/layer_moe.c
 TRAINER_SRC += trainer/layer_block.c
 TRAINER_SRC += trainer/layer_head.c
 TRAINER_SRC += trainer/layer_mtp.c
+TRAINER_SRC += trainer/backend.c
 TRAINER_SRC += trainer/cpu/cpu.c
 TRAINER_SRC += trainer/cpu/blas.c
 TRAINER_SRC += trainer/cpu/pool.c

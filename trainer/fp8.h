@@ -14,14 +14,21 @@
 #define FP8_TILE     128
 #define FP8_AMAX_MIN 1e-4f /* a tile's amax is at least this: as the published quantiser has it */
 
-static inline uint32_t float_bits(float x)
+/* The same functions, to the bit, in the kernels of the CUDA back end. */
+#ifdef __CUDACC__
+#define NUMBER_FN static inline __host__ __device__
+#else
+#define NUMBER_FN static inline
+#endif
+
+NUMBER_FN uint32_t float_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float float_of_bits(uint32_t u)
+NUMBER_FN float float_of_bits(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof x);
@@ -31,7 +38,7 @@ static inline float float_of_bits(uint32_t u)
 /* The nearest number that E4M3 has. Adding and taking away 1.5 * 2^(e + 20), where 2^e is x's
  * binade (2^-6 for those below), lets the FP32 adder round to a multiple of 2^(e - 3). NaN stays
  * NaN. */
-static inline float fp8_round(float x)
+NUMBER_FN float fp8_round(float x)
 {
     x = x > FP8_MAX ? FP8_MAX : x;
     x = x < -FP8_MAX ? -FP8_MAX : x;
@@ -44,7 +51,7 @@ static inline float fp8_round(float x)
                          (float_bits(x) & 0x80000000u)); /* keeps -0 */
 }
 
-static inline uint8_t fp8_encode(float x)
+NUMBER_FN uint8_t fp8_encode(float x)
 {
     float y = fp8_round(x);
     uint32_t bits = float_bits(y) & 0x7FFFFFFFu;
@@ -56,7 +63,7 @@ static inline uint8_t fp8_encode(float x)
     return (uint8_t)(sign | code);
 }
 
-static inline float fp8_decode(uint8_t code)
+NUMBER_FN float fp8_decode(uint8_t code)
 {
     uint32_t sign = (uint32_t)(code & 0x80) << 24;
     uint32_t low = code & 0x7F;
@@ -67,7 +74,7 @@ static inline float fp8_decode(uint8_t code)
 }
 
 /* A tile's scale from the bits of its largest |x|; NaN in, NaN out. */
-static inline float fp8_scale(uint32_t amax_bits)
+NUMBER_FN float fp8_scale(uint32_t amax_bits)
 {
     float amax = float_of_bits(amax_bits);
     amax = amax < FP8_AMAX_MIN ? FP8_AMAX_MIN : amax;
@@ -81,7 +88,7 @@ static inline float fp8_scale(uint32_t amax_bits)
 /* The least power of two that brings a tile's largest |x| to 448 or below; NaN for infinity and
  * NaN.
  */
-static inline float fp8_scale_pow2(uint32_t amax_bits)
+NUMBER_FN float fp8_scale_pow2(uint32_t amax_bits)
 {
     uint32_t least = float_bits(FP8_AMAX_MIN);
     uint32_t bits = amax_bits < least ? least : amax_bits;
@@ -90,7 +97,7 @@ static inline float fp8_scale_pow2(uint32_t amax_bits)
     return float_of_bits(amax_bits >= 0x7F800000u ? 0x7FC00000u : power);
 }
 
-static inline float bf16_round(float x)
+NUMBER_FN float bf16_round(float x)
 {
     uint32_t u = float_bits(x);
     uint32_t rounded = (u + 0x7FFFu + (u >> 16 & 1)) & 0xFFFF0000u;

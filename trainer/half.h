@@ -6,19 +6,19 @@
 
 #include "trainer/fp8.h"
 
-static inline float bf16_decode(uint16_t code)
+NUMBER_FN float bf16_decode(uint16_t code)
 {
     return float_of_bits((uint32_t)code << 16);
 }
 
 /* To nearest, ties to even; what is too large for BF16 becomes infinite. */
-static inline uint16_t bf16_encode(float x)
+NUMBER_FN uint16_t bf16_encode(float x)
 {
     return (uint16_t)(float_bits(bf16_round(x)) >> 16);
 }
 
 /* IEEE binary16: 5 exponent bits (bias 15), 10 mantissa bits. Every one is an FP32 number. */
-static inline float f16_decode(uint16_t code)
+NUMBER_FN float f16_decode(uint16_t code)
 {
     uint32_t sign = (uint32_t)(code & 0x8000) << 16;
     uint32_t exponent = code >> 10 & 31;

@@ -31,6 +31,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "trainer/backend.h"
 #include "trainer/launcher_coord.h"
 #include "trainer/run.h"
 #include "trainer/run_dir.h"
@@ -177,7 +178,7 @@ static int load_spec(struct launcher *l, const struct run_options *options, stru
                        count, RANKS_MAX);
     }
     l->count = (uint32_t)count;
-    return 0;
+    return backend_check(l->spec.train.backend, l->count, err);
 }
 
 static int prepare(struct launcher *l, const struct run_options *options, struct err *err)

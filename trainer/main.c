@@ -21,7 +21,7 @@ static const char help[] =
     "dstrain: trains DeepSeek-V3-shaped models.\n"
     "\n"
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
-    "              [--dry-run] [--profile]\n"
+    "              [--backend cpu|cuda] [--dry-run] [--profile]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
@@ -50,6 +50,7 @@ static const char help_run[] =
     "                       when there is none), or from this one; on any number of ranks\n"
     "  --set KEY=VALUE      override a value of the job file, such as train.steps=10;\n"
     "                       repeatable\n"
+    "  --backend cpu|cuda   what computes; the same as --set train.backend=...\n"
     "  --profile            in the end, a table of where the time of a step went; the same\n"
     "                       as DS_PROFILE=1 in the environment\n"
     "  --dry-run            checks the job file and the model, prints the run's schedule as a\n"
@@ -98,11 +99,15 @@ bool main_parse_u64(const char *text, uint64_t max, uint64_t *value)
 /* Fills *run; set has room for argc items. -1: go on, else the exit status. */
 static int parse_run(struct run_options *run, const char **set, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"ranks", required_argument, NULL, 'r'},  {"out", required_argument, NULL, 'o'},
-        {"resume", required_argument, NULL, 'R'}, {"set", required_argument, NULL, 's'},
-        {"profile", no_argument, NULL, 'p'},      {"dry-run", no_argument, NULL, 'd'},
-        {"help", no_argument, NULL, 'h'},         {0}};
+    static const struct option options[] = {{"ranks", required_argument, NULL, 'r'},
+                                            {"out", required_argument, NULL, 'o'},
+                                            {"resume", required_argument, NULL, 'R'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"profile", no_argument, NULL, 'p'},
+                                            {"dry-run", no_argument, NULL, 'd'},
+                                            {"backend", required_argument, NULL, 'b'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     uint64_t ranks = 0;
     int c;
     *run = (struct run_options){.set = set};
@@ -122,6 +127,13 @@ static int parse_run(struct run_options *run, const char **set, int argc, char *
             break;
         case 's':
             set[run->set_count++] = optarg;
+            break;
+        case 'b':
+            if (strcmp(optarg, "cpu") != 0 && strcmp(optarg, "cuda") != 0) {
+                return main_usage("run", "--backend wants cpu or cuda");
+            }
+            set[run->set_count++] =
+                strcmp(optarg, "cuda") == 0 ? "train.backend=cuda" : "train.backend=cpu";
             break;
         case 'p':
             setenv("DS_PROFILE", "1", 1); /* for the ranks */

@@ -15,6 +15,7 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "proto/reporter.h"
+#include "trainer/backend.h"
 #include "trainer/comm.h"
 #include "trainer/mesh.h"
 #include "trainer/op.h"
@@ -71,7 +72,7 @@ int run_exit_status(int code)
 struct place {
     uint64_t job, epoch;
     uint32_t rank, world;
-    uint64_t threads;
+    uint64_t threads, local_rank;
     const char *socket, *ckpt_dir, *tb_dir, *resume_dir, *master_addr;
 };
 
@@ -106,6 +107,9 @@ static int read_place(struct place *p, struct err *err)
     if (getenv("OMP_NUM_THREADS") != NULL) {
         TRY(env_number("OMP_NUM_THREADS", 1024, &p->threads, err));
         p->threads = p->threads > 0 ? p->threads : 1;
+    }
+    if (getenv("LOCAL_RANK") != NULL) {
+        TRY(env_number("LOCAL_RANK", UINT32_MAX, &p->local_rank, err));
     }
     p->socket = getenv("DS_REPORT_SOCKET");
     p->ckpt_dir = getenv("DS_CHECKPOINT_DIR");
@@ -263,9 +267,12 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     struct mesh mesh;
     struct reporter *reporter = NULL;
     char address[256];
+    const struct op_table *op = NULL;
     TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
+    const struct backend_place here = {place->world, (uint32_t)place->local_rank,
+                                       (int)place->threads};
+    TRY(backend_open(spec->train.backend, here, &op, err));
     TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
-    const struct op_table *op = op_cpu((int)place->threads);
     struct train_options options = {
         .spec = spec,
         .config = config,

@@ -124,6 +124,7 @@ static void random_train(struct jobspec *s)
     t->steps = 1 + random_below(1000000);
     t->tokens = t->steps * t->global_batch * t->sequence_length;
     t->precision = (enum precision)random_below(3);
+    t->backend = (enum backend)random_below(2);
     t->pipeline = ways[random_below(2)];
     t->expert = ways[random_below(2)];
     t->pipeline_kind = (enum pipeline_kind)random_below(2);
@@ -320,6 +321,7 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_int_equal(a->train.steps, b->train.steps);
     assert_int_equal(a->train.tokens, b->train.tokens);
     assert_int_equal(a->train.precision, b->train.precision);
+    assert_int_equal(a->train.backend, b->train.backend);
     assert_int_equal(a->train.pipeline, b->train.pipeline);
     assert_int_equal(a->train.expert, b->train.expert);
     assert_int_equal(a->train.pipeline_kind, b->train.pipeline_kind);
