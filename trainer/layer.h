@@ -24,10 +24,11 @@ struct ctx {
     const struct op_table *op;
     const struct model_config *config;
     struct recipe recipe;
-    struct comm *comm;   /* the expert group */
-    float grad_scale;    /* of parameter gradients */
-    float balance_scale; /* of the balance loss in the summed loss */
-    double balance;      /* sum of balance losses of this pass, without alpha */
+    struct comm *comm;      /* the expert group */
+    struct overlap *beside; /* owned by the model; where that is more than one rank */
+    float grad_scale;       /* of parameter gradients */
+    float balance_scale;    /* of the balance loss in the summed loss */
+    double balance;         /* sum of balance losses of this pass, without alpha */
     bool count_load;
     struct later *later; /* gradients of weights are put off to there; NULL: not put off */
     float *operand_dy, *operand_x; /* rounded operands of one product */
@@ -51,6 +52,9 @@ struct builder {
 
 /* A stored activation: rounded where the recipe's rest is BF16. */
 void store(const struct ctx *c, struct mat y);
+/* The grid of what was stored, and then stored as `format`. */
+enum op_format recipe_stored(const struct recipe *r, enum precision format,
+                             enum recipe_scale scale);
 /* Whether storing as `format` changes what store() left: not BF16 where the rest is BF16. */
 bool recipe_rounds(const struct recipe *r, enum precision format);
 /* y = x on the grid of a format, FP8 in 1x128 tiles; in place allowed. Nothing to do where
@@ -72,6 +76,9 @@ void linear_keep(const struct ctx *c, const struct linear *l, struct op_groups g
 /* Of x as kept, Fprop's operand: x itself, or memory that the next call uses again. */
 struct mat linear_kept_operand(const struct ctx *c, const struct linear *l, struct op_groups groups,
                                struct mat x);
+/* The grid of x as kept; `stored`: that of x before. */
+enum op_format linear_kept_format(const struct recipe *r, const struct linear *l,
+                                  enum op_format stored);
 /* linear_keep, then linear_kept_operand. */
 struct mat linear_operand(const struct ctx *c, const struct linear *l, struct op_groups groups,
                           struct mat x);
@@ -88,6 +95,23 @@ void linear_reserve(struct builder *b, const struct linear *l, size_t rows);
 /* One group of all rows: offset is the caller's two places. */
 struct op_groups one_group(size_t rows, size_t offset[2]);
 
+/* ---- layer_kept.c: what is kept for the backward pass */
+
+/* A matrix on a grid coarser than FP32 is kept as codes, and its numbers share scratch with other
+ * layers' while they are used. */
+struct kept {
+    enum op_format format; /* OP_F32: kept as numbers */
+    size_t parts;          /* of its columns, equal: no tile spans two */
+    struct mat full;       /* the numbers; keep or scratch */
+    struct mat codes;      /* keep; absent where numbers are kept */
+};
+void kept_build(struct kept *k, struct builder *b, enum op_format format, size_t parts, size_t rows,
+                size_t cols);
+/* At the end of the forward pass: the first rows of `full`, which are on the grid. */
+void kept_pack(const struct ctx *c, const struct kept *k, size_t rows);
+/* At the beginning of the backward pass: those rows again, to the bit, in `full`. */
+struct mat kept_unpack(const struct ctx *c, const struct kept *k, size_t rows);
+
 /* ---- layer_mla.c: multi-head latent attention */
 
 struct mla {
@@ -97,8 +121,8 @@ struct mla {
     struct mat latent;      /* keep: output of a */
     struct mat q_in, kv_in; /* normed latents; keep, or scratch and recomputed */
     float *q_rstd, *kv_rstd, *lse;
-    struct mat q, k, kv;                            /* keep, or scratch and recomputed */
-    struct mat out;                                 /* keep */
+    struct mat q, k, kv; /* keep, or scratch and recomputed */
+    struct kept out;
     struct mat dout, dq, dk, dkv, dlatent, dnormed; /* scratch */
     float *attention;
 };
@@ -113,8 +137,8 @@ void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat
 
 struct ffn {
     struct linear gate_up, down;
-    bool x_is_operand;         /* input comes as gate_up multiplies it */
-    struct mat gu;             /* keep */
+    bool x_is_operand; /* input comes as gate_up multiplies it */
+    struct kept gu;
     struct mat act;            /* keep, or scratch and recomputed */
     struct mat dact, dgu, out; /* scratch */
 };
@@ -127,10 +151,25 @@ void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, st
                  struct mat y);
 void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                   struct mat dy, struct mat dx, bool add);
+/* The same in two parts: dx, then gradients of weights, before f is used again. */
+void ffn_backward_input(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat dy,
+                        struct mat dx, bool add);
+void ffn_backward_weight(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                         struct mat dy);
 
 /* ---- layer_moe.c: routed and shared experts, over the ranks of the expert group */
 
 enum shared_source { SHARED_STORED, SHARED_SENT, SHARED_OWN };
+
+/* One all-to-all. */
+struct transfer {
+    struct comm *comm;
+    const float *from;
+    float *to;
+    size_t row_bytes;
+    bool counts; /* they are exchanged first */
+    bool back;   /* from the experts */
+};
 
 struct moe {
     struct op_router spec;
@@ -149,20 +188,21 @@ struct moe {
     enum shared_source shared_from; /* the shared experts' input */
     struct mat outgoing;  /* as dispatched; keep, or scratch and recomputed; may be absent */
     struct mat shared_in; /* the same, where it is another than that and the stored one */
-    struct mat x_rows;    /* input of the local experts */
-    struct mat y_rows; /* their output for this rank's pairs, in sorted order; in the backward pass
-                          its gradient */
-    uint32_t *from, *to; /* arrival <-> merged order */
+    struct kept x_rows;   /* input of the local experts */
+    struct kept y_rows;   /* their output for this rank's pairs, in sorted order; in the backward
+                             pass its gradient */
+    uint32_t *from, *to;  /* arrival <-> merged order */
     /* scratch */
-    struct mat logits, dx_rows, sorted, arrived, merged;
+    struct mat logits, dx_rows, sorted, arrived, merged, packed;
     uint32_t *token;
     float *dweight, *loss;
     /* host */
     int32_t *host_expert;
     uint32_t *host_place, *host_token, *host_from, *host_to;
-    uint32_t *sent, *received;    /* rows: [experts], [ranks * local] */
-    size_t *offset;               /* of each local expert's rows, [local + 1] */
-    size_t *bytes_out, *bytes_in; /* of an all-to-all, [ranks] */
+    uint32_t *sent, *received; /* rows: [experts], [ranks * local] */
+    size_t *offset;            /* of each local expert's rows, [local + 1] */
+    struct transfer transfer;  /* under way */
+    size_t *rows_out, *rows_in, *bytes_out, *bytes_in; /* of an all-to-all, [ranks] */
 };
 void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router);
 int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat y,
@@ -170,6 +210,23 @@ int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, stru
 /* dy is used up. */
 int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat dy,
                  struct mat dx, struct err *err);
+
+/* ---- layer_exchange.c: rows between the ranks of the tokens and those of the experts. What is
+ * begun must be awaited before the next is begun. */
+
+/* Rows of all tokens go to their experts, sorted; row counts go before them. They arrive in
+ * m->x_rows.full. */
+void exchange_tokens(const struct ctx *c, struct moe *m, struct mat x);
+int exchange_tokens_arrived(const struct ctx *c, struct moe *m, size_t *rows, struct err *err);
+/* The same ways for gradients of sorted rows, which arrive in `merged`. */
+void exchange_gradients(const struct ctx *c, struct moe *m, struct mat sorted);
+int exchange_gradients_arrived(const struct ctx *c, struct moe *m, struct mat merged,
+                               struct err *err);
+/* Rows go back, and come out in `sorted`: of the forward pass, or gradients. */
+void exchange_return(const struct ctx *c, struct moe *m, struct mat merged, struct mat sorted,
+                     bool forward);
+int exchange_returned(const struct ctx *c, struct moe *m, struct mat sorted, bool forward,
+                      struct err *err);
 
 /* ---- layer_block.c: one decoder layer */
 

@@ -34,7 +34,8 @@ void ffn_build(struct ffn *f, struct builder *b, const char *prefix, size_t rows
                       hidden, width);
         f->down = e == 0 ? down : f->down;
     }
-    f->gu = arena_mat(b->keep, rows, 2 * (size_t)width);
+    enum op_format format = recipe_stored(&b->recipe, b->recipe.swiglu_input, RECIPE_SCALE_EXACT);
+    kept_build(&f->gu, b, format, 2, rows, 2 * (size_t)width);
     f->act = arena_mat(b->recipe.recompute_swiglu ? b->scratch : b->keep, rows, width);
     f->out = f->act;
     if (!b->recipe.recompute_swiglu) {
@@ -58,7 +59,7 @@ static void keep_gu(const struct ctx *c, struct mat gu)
 void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                  struct mat y)
 {
-    struct mat gu = mat_rows(f->gu, 0, x.rows), act = mat_rows(f->act, 0, x.rows);
+    struct mat gu = mat_rows(f->gu.full, 0, x.rows), act = mat_rows(f->act, 0, x.rows);
     struct mat operand = f->x_is_operand ? x : linear_operand(c, &f->gate_up, groups, x);
     linear_forward(c, &f->gate_up, groups, operand, gu);
     store(c, gu);
@@ -67,18 +68,30 @@ void ffn_forward(const struct ctx *c, struct ffn *f, struct op_groups groups, st
     linear_forward(c, &f->down, groups, linear_operand(c, &f->down, groups, act), y);
     store(c, y);
     keep_gu(c, gu);
+    kept_pack(c, &f->gu, x.rows);
+}
+
+void ffn_backward_input(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat dy,
+                        struct mat dx, bool add)
+{
+    struct mat gu = kept_unpack(c, &f->gu, dy.rows), dgu = mat_rows(f->dgu, 0, dy.rows);
+    struct mat dact = mat_rows(f->dact, 0, dy.rows), out = mat_rows(f->out, 0, dy.rows);
+    linear_backward_input(c, &f->down, groups, dy, dact, false);
+    c->op->swiglu_backward(gu, dact, dgu, out);
+    store(c, out);
+    linear_backward_input(c, &f->gate_up, groups, dgu, dx, add);
+}
+
+void ffn_backward_weight(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
+                         struct mat dy)
+{
+    linear_backward_weight(c, &f->down, groups, dy, mat_rows(f->act, 0, x.rows));
+    linear_backward_weight(c, &f->gate_up, groups, mat_rows(f->dgu, 0, x.rows), x);
 }
 
 void ffn_backward(const struct ctx *c, struct ffn *f, struct op_groups groups, struct mat x,
                   struct mat dy, struct mat dx, bool add)
 {
-    struct mat gu = mat_rows(f->gu, 0, x.rows), dgu = mat_rows(f->dgu, 0, x.rows);
-    struct mat act = mat_rows(f->act, 0, x.rows), dact = mat_rows(f->dact, 0, x.rows);
-    struct mat out = mat_rows(f->out, 0, x.rows);
-    linear_backward_input(c, &f->down, groups, dy, dact, false);
-    c->op->swiglu_backward(gu, dact, dgu, out);
-    store(c, out);
-    linear_backward_weight(c, &f->down, groups, dy, act);
-    linear_backward_input(c, &f->gate_up, groups, dgu, dx, add);
-    linear_backward_weight(c, &f->gate_up, groups, dgu, x);
+    ffn_backward_input(c, f, groups, dy, dx, add);
+    ffn_backward_weight(c, f, groups, x, dy);
 }

@@ -31,6 +31,14 @@ void store(const struct ctx *c, struct mat y)
     }
 }
 
+enum op_format recipe_stored(const struct recipe *r, enum precision format, enum recipe_scale scale)
+{
+    if (format == PRECISION_FP8) {
+        return scale == RECIPE_SCALE_POW2 ? OP_FP8_ROW_POW2 : OP_FP8_ROW;
+    }
+    return format == PRECISION_BF16 || r->rest == PRECISION_BF16 ? OP_BF16 : OP_F32;
+}
+
 bool recipe_rounds(const struct recipe *r, enum precision format)
 {
     return format == PRECISION_FP8 || (format == PRECISION_BF16 && r->rest != PRECISION_BF16);
@@ -40,8 +48,7 @@ void store_as(const struct ctx *c, enum precision format, enum recipe_scale scal
               struct mat y)
 {
     if (recipe_rounds(&c->recipe, format)) {
-        enum op_format row = scale == RECIPE_SCALE_POW2 ? OP_FP8_ROW_POW2 : OP_FP8_ROW;
-        c->op->quantise(format == PRECISION_FP8 ? row : OP_BF16, none, x, y);
+        c->op->quantise(recipe_stored(&c->recipe, format, scale), none, x, y);
     }
 }
 
@@ -90,6 +97,18 @@ void linear_keep(const struct ctx *c, const struct linear *l, struct op_groups g
     if (keeps_operand(&c->recipe)) {
         linear_round(c, l, groups, x, x);
     }
+}
+
+enum op_format linear_kept_format(const struct recipe *r, const struct linear *l,
+                                  enum op_format stored)
+{
+    if (!keeps_operand(r) || !linear_rounds_input(r, l)) {
+        return stored;
+    }
+    if (product(r, l, r->fprop) == PRECISION_BF16) {
+        return OP_BF16;
+    }
+    return r->x_tile == RECIPE_TILE_ROW ? OP_FP8_ROW : OP_F32; /* codes are in rows' tiles */
 }
 
 struct mat linear_kept_operand(const struct ctx *c, const struct linear *l, struct op_groups groups,

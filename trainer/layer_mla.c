@@ -67,6 +67,14 @@ static struct mat first_cols(struct mat m, size_t cols)
     return m;
 }
 
+static enum op_format output_format(const struct recipe *r)
+{
+    if (r->attention_output == RECIPE_CACHE_E5M6) {
+        return OP_E5M6_ROW;
+    }
+    return recipe_stored(r, (enum precision)r->attention_output, RECIPE_SCALE_EXACT);
+}
+
 void mla_build(struct mla *m, struct builder *b, const char *prefix)
 {
     build_params(m, b, prefix);
@@ -87,7 +95,7 @@ void mla_build(struct mla *m, struct builder *b, const char *prefix)
     }
     m->k = arena_mat(expanded, rows, q);
     m->kv = arena_mat(expanded, rows, kv);
-    m->out = arena_mat(keep, rows, d.heads * d.v);
+    kept_build(&m->out, b, output_format(&b->recipe), 1, rows, d.heads * d.v);
     m->lse = arena_floats(keep, rows * d.heads);
 
     m->dout = arena_mat(scratch, rows, d.heads * d.v);
@@ -197,7 +205,7 @@ void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat 
     up_project(c, m, &d, s);
 
     struct op_attention a = attention_of(c, s, &d);
-    struct mat out = mat_rows(m->out, 0, rows), operand = out;
+    struct mat out = mat_rows(m->out.full, 0, rows), operand = out;
     c->op->attention(&a, heads_of(q, d.qk, 0), heads_of(k, d.qk, 0),
                      heads_of(kv, d.nope + d.v, d.nope), heads_of(out, d.v, 0), m->lse,
                      m->attention);
@@ -209,6 +217,7 @@ void mla_forward(const struct ctx *c, struct mla *m, struct shape s, struct mat 
     linear_forward(c, &m->o, all, operand, y);
     store(c, y);
     keep_output(c, out);
+    kept_pack(c, &m->out, rows);
 }
 
 static void up_project_backward(const struct ctx *c, const struct linear *l,
@@ -234,7 +243,7 @@ void mla_backward(const struct ctx *c, struct mla *m, struct shape s, struct mat
     struct mat q = mat_rows(m->q, 0, rows), dq = mat_rows(m->dq, 0, rows);
     struct mat k = mat_rows(m->k, 0, rows), dk = mat_rows(m->dk, 0, rows);
     struct mat kv = mat_rows(m->kv, 0, rows), dkv = mat_rows(m->dkv, 0, rows);
-    struct mat out = mat_rows(m->out, 0, rows), dout = mat_rows(m->dout, 0, rows);
+    struct mat out = kept_unpack(c, &m->out, rows), dout = mat_rows(m->dout, 0, rows);
     struct mat dk_rope = mat_cols(dlatent, d.q_cols + d.kv_rank, d.rope);
     if (c->recipe.recompute_norm) {
         norm_latents(c, m, &d, rows);

@@ -1,12 +1,12 @@
 /* Mixture of experts: y = shared(x) + sum over the chosen experts of weight * expert(x).
  *
  * The pairs (token, slot) of this rank are sorted by expert. With one rank that is the order in
- * which the experts work. With more, rows travel to the expert's rank and back by all-to-all, row
- * counts first, and are merged there in the order (expert, source rank, token): which does not
- * depend on who arrives first, and is the order one rank with all tokens would use. No token is
- * dropped; memory is set aside for all tokens of the group choosing this rank's experts (untouched
- * pages cost nothing on the CPU). */
-#include <assert.h>
+ * which the experts work. With more, rows travel to the expert's rank and back by all-to-all
+ * (layer_exchange.c), row counts first, and are merged there in the order (expert, source rank,
+ * token): which does not depend on who arrives first, and is the order one rank with all tokens
+ * would use. While they travel this rank computes what does not wait for them: the shared experts,
+ * and gradients of weights. No token is dropped; memory is set aside for all tokens of the group
+ * choosing this rank's experts (untouched pages cost nothing on the CPU). */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,13 +18,18 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Rows that this rank's experts may get. */
+static size_t rows_most(const struct moe *m, const struct builder *b)
+{
+    return b->mesh->expert * b->shape.rows * smaller(m->top_k, m->local);
+}
+
 static void build_memory(struct moe *m, struct builder *b)
 {
     const struct model_config *c = b->config;
     struct arena *keep = b->keep, *scratch = b->scratch, *host = b->host;
     size_t rows = b->shape.rows, pairs = rows * m->top_k, ranks = b->mesh->expert;
-    size_t hidden = c->hidden_size, experts = m->experts;
-    size_t most = ranks * rows * smaller(m->top_k, m->local);
+    size_t hidden = c->hidden_size, experts = m->experts, most = rows_most(m, b);
     m->bias = arena_floats(keep, experts);
     m->weight = arena_floats(keep, pairs);
     size_t sequences = b->sequences > 0 ? b->sequences : b->shape.batch;
@@ -40,8 +45,8 @@ static void build_memory(struct moe *m, struct builder *b)
     if (m->shared_from == SHARED_OWN) {
         m->shared_in = arena_mat(normed, rows, hidden);
     }
-    m->x_rows = arena_mat(keep, most, hidden);
-    m->y_rows = arena_mat(keep, pairs, hidden);
+    enum op_format back = recipe_stored(&b->recipe, b->recipe.combine, RECIPE_SCALE_EXACT);
+    kept_build(&m->y_rows, b, back, 1, pairs, hidden);
 
     m->logits = arena_mat(scratch, rows, experts);
     m->token = arena_take(scratch, pairs * sizeof *m->token);
@@ -58,11 +63,14 @@ static void build_memory(struct moe *m, struct builder *b)
         m->sorted = arena_mat(scratch, pairs, hidden);
         m->arrived = arena_mat(scratch, most, hidden);
         m->merged = arena_mat(scratch, most, hidden);
+        m->packed = arena_mat(scratch, most, hidden);
         m->from = arena_take(keep, most * sizeof *m->from);
         m->to = arena_take(keep, most * sizeof *m->to);
         m->host_from = arena_take(host, most * sizeof *m->host_from);
         m->host_to = arena_take(host, most * sizeof *m->host_to);
         m->received = arena_take(host, ranks * m->local * sizeof *m->received);
+        m->rows_out = arena_take(host, ranks * sizeof *m->rows_out);
+        m->rows_in = arena_take(host, ranks * sizeof *m->rows_in);
         m->bytes_out = arena_take(host, ranks * sizeof *m->bytes_out);
         m->bytes_in = arena_take(host, ranks * sizeof *m->bytes_in);
     }
@@ -87,6 +95,13 @@ static void mark_operands(struct moe *m, const struct recipe *r)
     m->routed.down.dy_pow2 = pow2;
     m->shared.x_is_operand = m->shared_from == SHARED_SENT;
     m->shared.gate_up.x_pow2 = pow2 && m->shared_from == SHARED_SENT;
+}
+
+/* As kept for Wgrad. */
+static enum op_format x_rows_format(const struct moe *m, const struct recipe *r)
+{
+    enum op_format arrived = recipe_stored(r, r->dispatch, r->dispatch_scale);
+    return m->routed.x_is_operand ? arrived : linear_kept_format(r, &m->routed.gate_up, arrived);
 }
 
 void moe_build(struct moe *m, struct builder *b, const char *prefix, struct router *router)
@@ -120,76 +135,9 @@ void moe_build(struct moe *m, struct builder *b, const char *prefix, struct rout
                   c->moe_intermediate_size * c->n_shared_experts, 0, 0);
     }
     snprintf(name, sizeof name, "%sexperts.", prefix);
-    ffn_build(&m->routed, b, name, m->x_rows.rows, c->moe_intermediate_size, first, local);
+    ffn_build(&m->routed, b, name, rows_most(m, b), c->moe_intermediate_size, first, local);
     mark_operands(m, &b->recipe);
-}
-
-/* ---- moving rows between the ranks of the tokens and those of the experts */
-
-static size_t group_ranks(const struct moe *m)
-{
-    return m->mesh->expert;
-}
-
-/* Tells every rank how many rows it gets for each of its experts; works out where arriving rows
- * belong. Returns through *rows how many there are. */
-static int exchange_counts(struct ctx *c, struct moe *m, size_t *rows, struct err *err)
-{
-    size_t ranks = group_ranks(m);
-    if (ranks == 1) {
-        m->offset[0] = 0;
-        for (size_t e = 0; e < m->local; e++) {
-            m->offset[e + 1] = m->offset[e] + m->sent[e];
-        }
-        *rows = m->offset[m->local];
-        return 0;
-    }
-    for (uint32_t r = 0; r < ranks; r++) {
-        uint32_t first, count;
-        mesh_expert_range(m->mesh, m->experts, r, &first, &count);
-        m->bytes_out[r] = count * sizeof *m->sent;
-        m->bytes_in[r] = m->local * sizeof *m->received;
-    }
-    TRY(c->comm->ops->all_to_all_v(c->comm, m->sent, m->bytes_out, m->received, m->bytes_in, err));
-    *rows = route_merge(m->received, ranks, m->local, m->offset, m->host_from, m->host_to);
-    assert(*rows <= m->x_rows.rows);
-    c->op->copy_from_host(m->from, m->host_from, *rows * sizeof *m->from);
-    c->op->copy_from_host(m->to, m->host_to, *rows * sizeof *m->to);
-    for (uint32_t r = 0; r < ranks; r++) {
-        uint32_t first, count;
-        mesh_expert_range(m->mesh, m->experts, r, &first, &count);
-        size_t out = 0, in = 0, row_bytes = m->x_rows.cols * sizeof(float);
-        for (uint32_t e = 0; e < count; e++) {
-            out += m->sent[first + e];
-        }
-        for (uint32_t e = 0; e < m->local; e++) {
-            in += m->received[r * m->local + e];
-        }
-        m->bytes_out[r] = out * row_bytes;
-        m->bytes_in[r] = in * row_bytes;
-    }
-    return 0;
-}
-
-/* sorted rows here -> merged rows at the experts */
-static int dispatch(struct ctx *c, struct moe *m, struct mat sorted, struct mat merged,
-                    struct err *err)
-{
-    struct mat arrived = mat_rows(m->arrived, 0, merged.rows);
-    TRY(c->comm->ops->all_to_all_v(c->comm, sorted.data, m->bytes_out, arrived.data, m->bytes_in,
-                                   err));
-    c->op->gather(arrived, m->from, merged);
-    return 0;
-}
-
-/* merged rows at the experts -> sorted rows here */
-static int collect(struct ctx *c, struct moe *m, struct mat merged, struct mat sorted,
-                   struct err *err)
-{
-    struct mat arrived = mat_rows(m->arrived, 0, merged.rows);
-    c->op->gather(merged, m->to, arrived);
-    return c->comm->ops->all_to_all_v(c->comm, arrived.data, m->bytes_in, sorted.data, m->bytes_out,
-                                      err);
+    kept_build(&m->x_rows, b, x_rows_format(m, &b->recipe), 1, rows_most(m, b), c->hidden_size);
 }
 
 /* ---- the passes */
@@ -254,35 +202,54 @@ static struct mat shared_input(const struct moe *m, struct mat x)
     return x;
 }
 
-int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat y,
-                struct err *err)
+static void shared_forward(const struct ctx *c, struct moe *m, struct mat x, struct mat y)
 {
-    size_t offset[2], rows, pairs = s.rows * m->top_k;
-    struct mat y_rows = mat_rows(m->y_rows, 0, pairs);
-    struct op_groups local = {m->local, m->offset};
-    choose(c, m, s, x);
-    TRY(exchange_counts(c, m, &rows, err));
-    fill_inputs(c, m, x);
-    struct mat x_rows = mat_rows(m->x_rows, 0, rows);
-    if (group_ranks(m) == 1) {
-        c->op->gather(outgoing_of(m, x), m->token, x_rows);
-        ffn_forward(c, &m->routed, local, x_rows, y_rows);
-        round_combine(c, y_rows);
-    } else {
-        struct mat sorted = mat_rows(m->sorted, 0, pairs), merged = mat_rows(m->merged, 0, rows);
-        c->op->gather(outgoing_of(m, x), m->token, sorted);
-        TRY(dispatch(c, m, sorted, x_rows, err));
-        ffn_forward(c, &m->routed, local, x_rows, merged);
-        round_combine(c, merged);
-        TRY(collect(c, m, merged, y_rows, err));
-    }
+    size_t offset[2];
     if (m->has_shared) {
-        ffn_forward(c, &m->shared, one_group(s.rows, offset), shared_input(m, x), y);
+        ffn_forward(c, &m->shared, one_group(x.rows, offset), shared_input(m, x), y);
     } else {
         c->op->zero(y);
     }
+}
+
+/* All experts here: y_rows. */
+static void routed_forward(const struct ctx *c, struct moe *m, struct mat x, struct mat y_rows)
+{
+    m->offset[0] = 0;
+    for (size_t e = 0; e < m->local; e++) {
+        m->offset[e + 1] = m->offset[e] + m->sent[e];
+    }
+    struct mat x_rows = mat_rows(m->x_rows.full, 0, y_rows.rows);
+    c->op->gather(outgoing_of(m, x), m->token, x_rows);
+    ffn_forward(c, &m->routed, (struct op_groups){m->local, m->offset}, x_rows, y_rows);
+    round_combine(c, y_rows);
+}
+
+int moe_forward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat y,
+                struct err *err)
+{
+    struct mat y_rows = mat_rows(m->y_rows.full, 0, s.rows * m->top_k);
+    choose(c, m, s, x);
+    fill_inputs(c, m, x);
+    if (m->mesh->expert == 1) {
+        routed_forward(c, m, x, y_rows);
+        shared_forward(c, m, x, y);
+    } else {
+        struct op_groups local = {m->local, m->offset};
+        size_t rows;
+        exchange_tokens(c, m, outgoing_of(m, x));
+        shared_forward(c, m, x, y);
+        TRY(exchange_tokens_arrived(c, m, &rows, err));
+        struct mat merged = mat_rows(m->merged, 0, rows);
+        ffn_forward(c, &m->routed, local, mat_rows(m->x_rows.full, 0, rows), merged);
+        round_combine(c, merged);
+        exchange_return(c, m, merged, y_rows, true);
+        TRY(exchange_returned(c, m, y_rows, true, err));
+    }
     c->op->combine(y_rows, m->place, m->weight, m->top_k, y);
     store(c, y);
+    kept_pack(c, &m->x_rows, m->offset[m->local]);
+    kept_pack(c, &m->y_rows, y_rows.rows);
     return 0;
 }
 
@@ -307,33 +274,45 @@ static void refill_inputs(const struct ctx *c, struct moe *m, struct mat x)
     }
 }
 
+static void shared_backward(const struct ctx *c, struct moe *m, struct mat x, struct mat dy,
+                            struct mat dx)
+{
+    size_t offset[2];
+    if (m->has_shared) {
+        ffn_backward(c, &m->shared, one_group(x.rows, offset), shared_input(m, x), dy, dx, false);
+    } else {
+        c->op->zero(dx);
+    }
+}
+
 int moe_backward(struct ctx *c, struct moe *m, struct shape s, struct mat x, struct mat dy,
                  struct mat dx, struct err *err)
 {
-    size_t offset[2], pairs = s.rows * m->top_k, rows = m->offset[m->local];
-    struct mat y_rows = mat_rows(m->y_rows, 0, pairs), x_rows = mat_rows(m->x_rows, 0, rows);
+    size_t pairs = s.rows * m->top_k, rows = m->offset[m->local];
+    struct mat y_rows = kept_unpack(c, &m->y_rows, pairs),
+               x_rows = kept_unpack(c, &m->x_rows, rows);
+    struct mat dx_rows = mat_rows(m->dx_rows, 0, rows), dx_sorted = dx_rows;
     struct op_groups local = {m->local, m->offset};
     if (c->recipe.recompute_norm) {
         refill_inputs(c, m, x);
     }
-    if (m->has_shared) {
-        ffn_backward(c, &m->shared, one_group(s.rows, offset), shared_input(m, x), dy, dx, false);
-    } else {
-        c->op->zero(dx);
-    }
     c->op->combine_backward(dy, y_rows, m->place, m->weight, m->top_k, y_rows, m->dweight);
     round_dispatch(c, y_rows, y_rows);
-    struct mat dx_sorted = mat_rows(m->dx_rows, 0, pairs);
-    if (group_ranks(m) == 1) {
-        ffn_backward(c, &m->routed, local, x_rows, y_rows, dx_sorted, false);
-        round_combine(c, dx_sorted);
-    } else {
-        struct mat dy_rows = mat_rows(m->merged, 0, rows), dx_rows = mat_rows(m->dx_rows, 0, rows);
-        dx_sorted = mat_rows(m->sorted, 0, pairs);
-        TRY(dispatch(c, m, y_rows, dy_rows, err));
-        ffn_backward(c, &m->routed, local, x_rows, dy_rows, dx_rows, false);
+    if (m->mesh->expert == 1) {
+        ffn_backward(c, &m->routed, local, x_rows, y_rows, dx_rows, false);
         round_combine(c, dx_rows);
-        TRY(collect(c, m, dx_rows, dx_sorted, err));
+        shared_backward(c, m, x, dy, dx);
+    } else {
+        struct mat dy_rows = mat_rows(m->merged, 0, rows);
+        exchange_gradients(c, m, y_rows);
+        shared_backward(c, m, x, dy, dx);
+        TRY(exchange_gradients_arrived(c, m, dy_rows, err));
+        ffn_backward_input(c, &m->routed, local, dy_rows, dx_rows, false);
+        round_combine(c, dx_rows);
+        dx_sorted = y_rows; /* whose gradient was sent */
+        exchange_return(c, m, dx_rows, dx_sorted, false);
+        ffn_backward_weight(c, &m->routed, local, x_rows, dy_rows);
+        TRY(exchange_returned(c, m, dx_sorted, false, err));
     }
     c->op->combine(dx_sorted, m->place, NULL, m->top_k, dx);
     gate_backward(c, m, s, x, dx);

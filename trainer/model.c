@@ -10,6 +10,7 @@
 #include "lib/mem.h"
 #include "trainer/model_check.h"
 #include "trainer/model_parts.h"
+#include "trainer/overlap.h"
 #include "trainer/rope.h"
 
 /* ---- building */
@@ -213,6 +214,7 @@ int model_create(struct model **model, const struct model_options *options, stru
         .config = &m->config,
         .recipe = m->params.recipe,
         .comm = options->expert_comm,
+        .beside = options->mesh->expert > 1 ? overlap_create() : NULL,
         .balance_scale = (float)(options->balance_alpha * options->sequence_length),
         .softmax_scale = (float)rope_softmax_scale(&m->config),
     };
@@ -239,6 +241,7 @@ void model_destroy(struct model *m)
         free(m->router[i].load);
     }
     free(m->router);
+    overlap_destroy(m->ctx.beside);
     destroy_stages(m);
     m->options.op->release(m->keep.base);
     m->options.op->release(m->scratch.base);

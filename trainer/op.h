@@ -72,6 +72,26 @@ enum op_format {
                      it rounds nothing again but numbers 2^29 below the largest of their tile */
 };
 
+/* Floats that a row of packed numbers takes (op_table.pack): codes of 1 byte in FP8 and of 2 in
+ * BF16 and E5M6; in front of them the scales of the row's tiles, 1 byte each where they are powers
+ * of two. */
+static inline size_t op_packed_cols(enum op_format format, size_t cols)
+{
+    size_t tiles = (cols + 127) / 128, words = (cols + 3) / 4, pairs = (cols + 1) / 2;
+    switch (format) {
+    case OP_BF16:
+        return pairs;
+    case OP_FP8_ROW:
+        return tiles + words;
+    case OP_FP8_ROW_POW2:
+        return (tiles + 3) / 4 + words;
+    case OP_E5M6_ROW:
+        return (tiles + 3) / 4 + pairs;
+    default:
+        return cols;
+    }
+}
+
 struct op_attention {
     size_t batch, seq, heads;
     size_t qk, v; /* head dimensions */
@@ -117,6 +137,13 @@ struct op_table {
     /* y = x on the grid of a format, in place allowed. Groups matter to the _COL formats. NaN and
      * infinity come out as NaN. */
     void (*quantise)(enum op_format format, struct op_groups groups, struct mat x, struct mat y);
+    /* Codes of numbers that are on a grid, and those numbers again, to the bit: OP_BF16,
+     * OP_FP8_ROW, OP_FP8_ROW_POW2, OP_E5M6_ROW. packed [rows, op_packed_cols] is for unpack, gather
+     * and copies only. Both NULL: this back end has none, and what would be kept or sent as codes
+     * stays FP32.
+     */
+    void (*pack)(enum op_format format, struct mat x, struct mat packed);
+    void (*unpack)(enum op_format format, struct mat packed, struct mat y);
 
     /* Linear layers, weight [n, k] per group, matrices end to end. x [rows, k], y [rows, n]. */
     void (*linear)(struct op_groups groups, struct mat x, const float *w,

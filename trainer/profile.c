@@ -168,6 +168,16 @@ static void quantise(enum op_format format, struct op_groups groups, struct mat 
           quantise(format, groups, x, y));
 }
 
+static void pack(enum op_format format, struct mat x, struct mat packed)
+{
+    TIMED(simple("pack", 0, cells(x) + cells(packed)), pack(format, x, packed));
+}
+
+static void unpack(enum op_format format, struct mat packed, struct mat y)
+{
+    TIMED(simple("unpack", 0, cells(y) + cells(packed)), unpack(format, packed, y));
+}
+
 static void linear(struct op_groups groups, struct mat x, const float *weight, struct mat y)
 {
     TIMED(product("linear", groups, y, x), linear(groups, x, weight, y));
@@ -328,6 +338,8 @@ const struct op_table *profile_wrap(const struct op_table *op)
     table.zero = zero;
     table.add = add;
     table.quantise = quantise;
+    table.pack = op->pack != NULL ? pack : NULL;
+    table.unpack = op->unpack != NULL ? unpack : NULL;
     table.linear = linear;
     table.linear_dx = linear_dx;
     table.linear_dw = linear_dw;

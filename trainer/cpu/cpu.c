@@ -191,6 +191,26 @@ static void quantise(enum op_format format, struct op_groups groups, struct mat 
     }
 }
 
+static void pack(enum op_format format, struct mat x, struct mat packed)
+{
+    const struct quantise_args args = {x, packed};
+    kernel *fn = format == OP_BF16           ? cpu_kernels->pack_bf16
+                 : format == OP_FP8_ROW      ? cpu_kernels->pack_fp8
+                 : format == OP_FP8_ROW_POW2 ? cpu_kernels->pack_fp8_pow2
+                                             : cpu_kernels->pack_e5m6;
+    cpu_run(fn, &args, x.rows, x.cols);
+}
+
+static void unpack(enum op_format format, struct mat packed, struct mat y)
+{
+    const struct quantise_args args = {packed, y};
+    kernel *fn = format == OP_BF16           ? cpu_kernels->unpack_bf16
+                 : format == OP_FP8_ROW      ? cpu_kernels->unpack_fp8
+                 : format == OP_FP8_ROW_POW2 ? cpu_kernels->unpack_fp8_pow2
+                                             : cpu_kernels->unpack_e5m6;
+    cpu_run(fn, &args, y.rows, y.cols);
+}
+
 static void embed(const int32_t *token, const float *table, struct mat y)
 {
     for (size_t r = 0; r < y.rows; r++) {
@@ -321,6 +341,8 @@ static const struct op_table table = {
     .zero = zero,
     .add = add,
     .quantise = quantise,
+    .pack = pack,
+    .unpack = unpack,
     .linear = cpu_linear,
     .linear_dx = cpu_linear_dx,
     .linear_dw = cpu_linear_dw,

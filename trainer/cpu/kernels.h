@@ -80,6 +80,8 @@ struct kernels {
     /* items are rows */
     kernel *bf16, *fp8_row, *fp8_row_pow2, *e5m6_row, *add, *norm, *norm_dx, *keys, *keys_backward,
         *swiglu, *swiglu_backward, *combine, *combine_backward, *cross_entropy, *sigmoid;
+    kernel *pack_bf16, *pack_fp8, *pack_fp8_pow2, *pack_e5m6;
+    kernel *unpack_bf16, *unpack_fp8, *unpack_fp8_pow2, *unpack_e5m6;
     kernel *softmax, *probabilities, *score_gradient;
     /* items are columns */
     kernel *fp8_col, *fp8_col_pow2, *e5m6_col, *norm_dw, *embed_backward;

@@ -10,6 +10,7 @@
 
 #include "trainer/cpu/kernels_decode.h"
 #include "trainer/cpu/kernels_layer.h"
+#include "trainer/cpu/kernels_pack.h"
 
 /* ---- scores: softmax with what attention and the loss need around it */
 
@@ -196,6 +197,14 @@ const struct kernels KERNELS = {
     .fp8_row = fp8_row,
     .fp8_row_pow2 = fp8_row_pow2,
     .e5m6_row = e5m6_row,
+    .pack_bf16 = pack_bf16,
+    .pack_fp8 = pack_fp8,
+    .pack_fp8_pow2 = pack_fp8_pow2,
+    .pack_e5m6 = pack_e5m6,
+    .unpack_bf16 = unpack_bf16,
+    .unpack_fp8 = unpack_fp8,
+    .unpack_fp8_pow2 = unpack_fp8_pow2,
+    .unpack_e5m6 = unpack_e5m6,
     .add = add,
     .norm = norm,
     .norm_dx = norm_dx,

@@ -1,5 +1,6 @@
 /* Every instruction set gives the same bits as the portable loops, for every kernel. (FP8 and BF16:
  * test_fp8.c) */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,73 @@
 
 #include "tests/unit/trainer/op_fixture.h"
 #include "trainer/cpu/kernels.h"
+
+struct packing {
+    enum op_format format;
+    kernel *quantise, *pack, *unpack;
+};
+
+/* Numbers of a grid survive as codes, whatever their size: tiny, huge, zero of either sign, of
+ * ragged tiles, not a number. The codes are left in `out`. */
+static void check_packing(const struct packing *p, struct mat x, struct mat out)
+{
+    struct mat y = mat_of(calloc(x.rows * x.cols, sizeof(float)), x.rows, x.cols);
+    p->quantise(&(struct quantise_args){x, x}, 0, x.rows);
+    p->pack(&(struct quantise_args){x, out}, 0, x.rows);
+    p->unpack(&(struct quantise_args){out, y}, 0, x.rows);
+    for (size_t i = 0; i < x.rows * x.cols; i++) {
+        if (isnan(x.data[i]) ? !isnan(y.data[i])
+                             : memcmp(&x.data[i], &y.data[i], sizeof(float)) != 0) {
+            fail_msg("format %d, %zu columns: %a became %a", p->format, x.cols, (double)x.data[i],
+                     (double)y.data[i]);
+        }
+    }
+    free(y.data);
+}
+
+static void test_packing(void **state)
+{
+    (void)state;
+    for (int trial = 0; trial < 300; trial++) {
+        size_t cols = 1 + random_below(300), rows = 3;
+        double size = pow(10, uniform(-9, 9));
+        float *numbers = malloc(rows * cols * sizeof *numbers);
+        for (size_t i = 0; i < rows * cols; i++) {
+            numbers[i] = (float)(size * uniform(-1, 1) * pow(2, -uniform(0, 12)));
+            numbers[i] = random_one_in(20) ? (random_one_in(2) ? 0.0f : -0.0f) : numbers[i];
+        }
+        if (random_one_in(10)) {
+            numbers[random_below(rows * cols)] = random_one_in(2) ? NAN : INFINITY;
+        }
+        uint8_t *first[4] = {NULL};
+        for (size_t i = 0; kernels_at(i) != NULL; i++) {
+            const struct kernels *k = kernels_at(i);
+            const struct packing packing[] = {
+                {OP_BF16, k->bf16, k->pack_bf16, k->unpack_bf16},
+                {OP_FP8_ROW, k->fp8_row, k->pack_fp8, k->unpack_fp8},
+                {OP_FP8_ROW_POW2, k->fp8_row_pow2, k->pack_fp8_pow2, k->unpack_fp8_pow2},
+                {OP_E5M6_ROW, k->e5m6_row, k->pack_e5m6, k->unpack_e5m6}};
+            for (size_t f = 0; f < 4 && k->available(); f++) {
+                size_t width = op_packed_cols(packing[f].format, cols);
+                size_t bytes = rows * width * sizeof(float);
+                struct mat x = mat_of(malloc(rows * cols * sizeof(float)), rows, cols);
+                struct mat codes = mat_of(calloc(1, bytes), rows, width);
+                memcpy(x.data, numbers, rows * cols * sizeof(float));
+                check_packing(&packing[f], x, codes);
+                if (first[f] == NULL) {
+                    first[f] = malloc(bytes);
+                    memcpy(first[f], codes.data, bytes);
+                }
+                assert_memory_equal(first[f], codes.data, bytes);
+                free(x.data), free(codes.data);
+            }
+        }
+        for (size_t f = 0; f < 4; f++) {
+            free(first[f]);
+        }
+        free(numbers);
+    }
+}
 
 /* Runs everything on inputs drawn from a seed and leaves all results in one matrix. Odd sizes, so
  * that loops have remainders. */
@@ -175,6 +243,7 @@ int main(void)
 {
     random_start("test_kernels");
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_packing),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_exp),
         cmocka_unit_test(test_decoding),

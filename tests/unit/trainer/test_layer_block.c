@@ -84,18 +84,19 @@ static void test_bf16_storage(void **state)
         assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);
         /* but the rotary key in latent: it is stored as part of k */
         struct mat latent = mat_cols(m.mla.latent, 0, m.mla.a.n - f.config.qk_rope_head_dim);
-        const struct mat stored[] = {m.normed,    m.middle, m.post,  m.y,      y,        latent,
-                                     m.mla.kv_in, m.mla.q,  m.mla.k, m.mla.kv, m.mla.out};
+        const struct mat stored[] = {m.normed, m.middle, m.post,        m.y,
+                                     y,        latent,   m.mla.kv_in,   m.mla.q,
+                                     m.mla.k,  m.mla.kv, m.mla.out.full};
         for (size_t i = 0; i < sizeof stored / sizeof *stored; i++) {
             assert_bf16(stored[i], rows);
         }
         if (m.is_moe) {
-            assert_bf16(m.moe.x_rows, pairs);
-            assert_bf16(m.moe.routed.gu, pairs);
+            assert_bf16(m.moe.x_rows.full, pairs);
+            assert_bf16(m.moe.routed.gu.full, pairs);
             assert_bf16(m.moe.routed.act, pairs);
-            assert_bf16(m.moe.y_rows, pairs);
+            assert_bf16(m.moe.y_rows.full, pairs);
         } else {
-            assert_bf16(m.ffn.gu, rows);
+            assert_bf16(m.ffn.gu.full, rows);
             assert_bf16(m.ffn.act, rows);
         }
         free(x.data), free(y.data);
@@ -147,18 +148,22 @@ static void test_fp8_storage(void **state)
         struct mat x = random_mat(rows, f.config.hidden_size), y = random_mat(rows, x.cols);
         f.ctx.op->copy(x, m.x);
         assert_int_equal(block_forward(&f.ctx, &m, f.shape, y, NULL), 0);
-        assert_on_grid(f.ctx.op, OP_E5M6_ROW, m.mla.out, rows);
+        struct mat out = kept_unpack(&f.ctx, &m.mla.out, rows);
+        assert_on_grid(f.ctx.op, OP_E5M6_ROW, out, rows);
+        assert_true(f.ctx.op->sum_squares(out.data, rows * out.cols) > 0);
         const struct ffn *ffn = m.is_moe ? &m.moe.routed : &m.ffn;
-        size_t width = ffn->gu.cols / 2, count = m.is_moe ? pairs : rows;
-        assert_fp8_rows(mat_cols(ffn->gu, 0, width), count);
-        assert_fp8_rows(mat_cols(ffn->gu, width, width), count);
+        size_t width = ffn->gu.full.cols / 2, count = m.is_moe ? pairs : rows;
+        struct mat gu = kept_unpack(&f.ctx, &ffn->gu, count);
+        assert_fp8_rows(mat_cols(gu, 0, width), count);
+        assert_fp8_rows(mat_cols(gu, width, width), count);
         if (m.is_moe) {
             mixtures++;
-            assert_on_grid(f.ctx.op, OP_FP8_ROW_POW2, m.moe.x_rows, pairs);
-            assert_bf16(m.moe.y_rows, pairs);
-            assert_true(f.ctx.op->sum_squares(m.moe.y_rows.data, pairs * x.cols) > 0);
+            struct mat y_rows = kept_unpack(&f.ctx, &m.moe.y_rows, pairs);
+            struct mat x_rows = kept_unpack(&f.ctx, &m.moe.x_rows, pairs);
+            assert_on_grid(f.ctx.op, OP_FP8_ROW_POW2, x_rows, pairs);
+            assert_bf16(y_rows, pairs);
+            assert_true(f.ctx.op->sum_squares(y_rows.data, pairs * x.cols) > 0);
         }
-        assert_true(f.ctx.op->sum_squares(m.mla.out.data, rows * m.mla.out.cols) > 0);
         free(x.data), free(y.data);
         layer_stop(&f);
     }

@@ -54,13 +54,14 @@ struct result {
     size_t count, bytes;
 };
 
-static struct result run(const struct model_config *c, const struct recipe *recipe)
+static struct result run_on(const struct op_table *op, const struct model_config *c,
+                            const struct recipe *recipe)
 {
     struct model *m = NULL;
     struct err err = {0};
     struct result r = {0};
     const struct model_options o = {.config = c,
-                                    .op = op_cpu(1),
+                                    .op = op,
                                     .mesh = &mesh,
                                     .recipe = recipe,
                                     .micro_batch = BATCH,
@@ -98,6 +99,11 @@ static struct result run(const struct model_config *c, const struct recipe *reci
     r.bytes = model_bytes(m);
     model_destroy(m);
     return r;
+}
+
+static struct result run(const struct model_config *c, const struct recipe *recipe)
+{
+    return run_on(op_cpu(1), c, recipe);
 }
 
 static double distance(const struct result *a, const struct result *b)
@@ -140,6 +146,52 @@ static void test_recompute(void **state)
             free(again.grad);
         }
         free(kept.grad);
+    }
+}
+
+/* Any recipe that can be written. */
+static struct recipe random_recipe(void)
+{
+    struct recipe r = recipe_of((enum precision)pick(0, 2));
+    enum precision *const precision[] = {&r.fprop, &r.dgrad, &r.wgrad, &r.swiglu_input,
+                                         &r.dispatch};
+    enum recipe_flag *const flag[] = {&r.requantise, &r.recompute_norm, &r.recompute_mla_up,
+                                      &r.recompute_swiglu};
+    for (size_t i = 0; i < sizeof precision / sizeof precision[0]; i++) {
+        *precision[i] = pick(0, 1) ? *precision[i] : (enum precision)pick(0, 2);
+    }
+    for (size_t i = 0; i < sizeof flag / sizeof flag[0]; i++) {
+        *flag[i] = (enum recipe_flag)pick(0, 1);
+    }
+    r.rest = (enum precision)pick(PRECISION_FP32, PRECISION_BF16);
+    r.combine = (enum precision)pick(PRECISION_FP32, PRECISION_BF16);
+    r.x_tile = (enum recipe_tile)pick(0, 1);
+    r.dy_tile = (enum recipe_tile)pick(0, 1);
+    r.attention_output = (enum recipe_cache)pick(0, 3);
+    r.dispatch_scale = (enum recipe_scale)pick(0, 1);
+    return r;
+}
+
+/* What is kept as codes comes out as the numbers that a back end without codes keeps, to the bit,
+ * in less memory. */
+static void test_codes(void **state)
+{
+    (void)state;
+    struct op_table numbers = *op_cpu(1);
+    numbers.pack = NULL;
+    numbers.unpack = NULL;
+    for (int i = 0; i < 25; i++) {
+        struct model_config c = config_of(pick(0, 1) ? 48 : 0);
+        struct recipe r = i < 3 ? recipe_of((enum precision)i) : random_recipe();
+        struct result codes = run(&c, &r), wide = run_on(&numbers, &c, &r);
+        assert_true(memcmp(&codes.sums, &wide.sums, sizeof wide.sums) == 0);
+        assert_memory_equal(codes.grad, wide.grad, wide.count * sizeof(float));
+        if (i < 3) {
+            printf("  precision %d: %zu KiB, as numbers %zu KiB\n", i, codes.bytes / 1024,
+                   wide.bytes / 1024);
+            assert_true(i == 0 ? codes.bytes == wide.bytes : codes.bytes < wide.bytes);
+        }
+        free(codes.grad), free(wide.grad);
     }
 }
 
@@ -275,9 +327,9 @@ static void test_contexts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_recompute),   cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_each_choice), cmocka_unit_test(test_nothing_left),
-        cmocka_unit_test(test_contexts),
+        cmocka_unit_test(test_codes),        cmocka_unit_test(test_recompute),
+        cmocka_unit_test(test_swiglu),       cmocka_unit_test(test_each_choice),
+        cmocka_unit_test(test_nothing_left), cmocka_unit_test(test_contexts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
