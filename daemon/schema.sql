@@ -1,4 +1,4 @@
--- The coordinator's truth, schema version 2. An older database is brought up by schema_N.sql. Times are Unix ms, money micro-dollars, all integers.
+-- The coordinator's truth, schema version 3. An older database is brought up by schema_N.sql. Times are Unix ms, money micro-dollars, all integers.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -114,7 +114,8 @@ CREATE TABLE job (
     preempted       INTEGER NOT NULL DEFAULT 0, -- times it was made to stop for others
     preempts        INTEGER NOT NULL DEFAULT 0, -- times others were made to stop for it, since its newest checkpoint
     save_ms         INTEGER NOT NULL DEFAULT 0, -- what a checkpoint takes, learnt; 0: unknown
-    restart_first   INTEGER NOT NULL DEFAULT 0 CHECK (restart_first IN (0,1)) -- it lost a node, and goes before others
+    restart_first   INTEGER NOT NULL DEFAULT 0 CHECK (restart_first IN (0,1)), -- it lost a node, and goes before others
+    promised_ms     INTEGER                     -- the start that it was promised when it was the first blocked job
 ) STRICT;
 CREATE INDEX job_live ON job(state) WHERE state NOT IN ('COMPLETED','FAILED','CANCELLED');
 

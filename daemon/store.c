@@ -20,9 +20,10 @@
 
 #include "daemon/schema.sql.h"
 #include "daemon/schema_2.sql.h"
+#include "daemon/schema_3.sql.h"
 
 #define APPLICATION_ID  0x44534331 /* DSC1 */
-#define SCHEMA_VERSION  2
+#define SCHEMA_VERSION  3
 #define WAL_PAGES_SMALL 2000 /* 8 MB: not worth a checkpoint yet */
 #define BUSY_TIMEOUT_MS 5000
 
@@ -175,7 +176,7 @@ static int create_schema(struct store *store, struct err *err)
 /* One transaction a version: a crash in between leaves the version before. */
 static int upgrade(struct store *store, int64_t version, struct err *err)
 {
-    static const char *const steps[] = {[2] = schema_2_sql};
+    static const char *const steps[] = {[2] = schema_2_sql, [3] = schema_3_sql};
     for (int next = (int)version + 1; next <= SCHEMA_VERSION; next++) {
         struct buf sql = {0};
         buf_printf(&sql, "BEGIN EXCLUSIVE; %s PRAGMA user_version=%d; COMMIT;", steps[next], next);
