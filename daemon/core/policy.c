@@ -13,7 +13,7 @@ void policy_default(struct policy *policy)
                      .fair_share = 10,
                      .half_life_ms = 7 * DAY_MS,
                      .slowdown = 10,
-                     .size = 0,
+                     .size = 5,
                      .restart = 1000},
         .backfill = {.reservations = 1,
                      .depth = 100000,

@@ -25,7 +25,7 @@ struct policy {
         int64_t fair_share;   /* 10: 2^-(used / share), of its account and user */
         int64_t half_life_ms; /* 7 days: what was used counts half after this */
         int64_t slowdown;     /* 10: what it waited of what it waited and will take */
-        int64_t size;         /* 0: its part of the cluster's accelerators */
+        int64_t size;         /* 5: its part of the cluster's accelerators */
         int64_t restart;      /* 1000: it lost a node, and its gang was running */
     } priority;
     struct {
