@@ -25,18 +25,26 @@ fulldisk_so := $(BUILD)/tests/fulldisk.so
 $(fulldisk_so): tests/e2e/fulldisk.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) -std=c11 -O2 -D_GNU_SOURCE $(WARN_BOTH) -shared -fPIC -o $@ $< -ldl
-nvml_so := $(BUILD)/tests/libnvidia-ml.so.1
-$(nvml_so): tests/e2e/nvml_standin.c
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) -std=c11 -O2 -D_GNU_SOURCE $(WARN_BOTH) -shared -fPIC -o $@ $<
-CHECK_PROGRAMS += $(fulldisk_so) $(nvml_so)
-check-e2e: all $(fulldisk_so) $(nvml_so)
+CHECK_PROGRAMS += $(fulldisk_so)
+check-e2e: all $(fulldisk_so)
 	@$(PYTEST) tests/e2e $(if $(E2E),-k '$(E2E)')
 # One of them alone, with as many random kills as you like: make check-chaos CHAOS_KILLS=500
 check-chaos: all
 	@$(PYTEST) tests/e2e/test_chaos.py
 
 # ---- deliberate bugs: each must make the test that watches for it fail
+# One unit test with one deliberate bug: the files that know it are compiled with it, and come before the archives.
+BUG ?=
+TEST ?=
+mutant_folder = $(BUILD)/mutants/$(BUG)
+mutant_src = $(shell grep -lw 'MUTANT_$(BUG)' $(filter %.c,$(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC)))
+mutant_part = $(patsubst %/,%,$(dir $(TEST)))
+.PHONY: mutant-test
+mutant-test: $(if $(TEST),$(BUILD)/tests/$(TEST))
+	@mkdir -p $(mutant_folder)
+	@$(foreach f,$(mutant_src),$(CC) $(CFLAGS_ALL) $(WARN_C) $(FLAGS_$(f)) -Wno-error -DMUTANT_$(BUG)=1 -c -o $(mutant_folder)/$(subst /,-,$(f)).o $(f) &&) true
+	@$(if $(filter trainer,$(mutant_part)),$(CXX),$(CC)) $(LDFLAGS_ALL) -o $(mutant_folder)/$(notdir $(TEST)) $(BUILD)/obj/tests/unit/$(TEST).c.o \
+	    $(patsubst %,$(mutant_folder)/%.o,$(subst /,-,$(mutant_src))) $(filter %.a,$(archives_$(mutant_part))) -lcmocka $(LIBS_$(mutant_part))
 check-mutants:
 	@$(PYTHON) tests/mutants.py --make '$(MAKE)' --jobs $(JOBS) --build $(BUILD)
 

@@ -2,7 +2,7 @@
 
 For each deliberate bug of tests/mutants.txt builds the one unit test that watches for it twice, without and with the bug, and
 requires that it passes without and fails with it. Bugs are `#ifdef MUTANT_name` in the sources. Where the test is `dssim ARGUMENTS`,
-it is the simulator: only the files that know the bug are compiled again, and linked in front of the others.
+it is the simulator. Only the files that know the bug are compiled again, and linked in front of the others.
 """
 
 import argparse
@@ -76,9 +76,12 @@ def check(args, name, test):
     status, output = run(compile_test(args, args.build, test))
     if status != 0:
         return f"{test} fails without the bug:\n{output}"
-    folder = f"build-mutant-{name}"
+    folder = f"{args.build}/mutants/{name}"
+    command = [args.make, "--no-print-directory", "-s", f"BUILD={args.build}", f"BUG={name}", f"TEST={test}", "mutant-test"]
     try:
-        status, output = run(compile_test(args, folder, test, f"MUTANT={name}"))
+        if subprocess.run(command).returncode != 0:
+            raise DoesNotBuild(f"{' '.join(command)} failed")
+        status, output = run(f"{folder}/{os.path.basename(test)}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return None if status != 0 else f"{test} passes with the bug in: it would not notice"
