@@ -27,7 +27,9 @@ static const struct column metric_columns[] = {
     {"VALID-LOSS", "valid_loss", COLUMN_RIGHT, cell_loss, NULL},
     {"GRAD-NORM", "grad_norm", COLUMN_RIGHT, cell_loss, NULL},
     {"LR", "lr", COLUMN_RIGHT, lr_cell, NULL},
-    {"MAXVIO", "balance_maxvio", COLUMN_RIGHT | COLUMN_WIDE, cell_loss, NULL},
+    {"MAXVIO", "balance_maxvio", COLUMN_RIGHT, cell_loss, NULL},
+    {"VALID-MAXVIO", "valid_maxvio", COLUMN_RIGHT | COLUMN_WIDE, cell_loss, NULL},
+    {"MAXVIO-LAYERS", "layer_maxvio", COLUMN_WIDE, NULL, NULL},
     {"TOKENS/S", "tokens_per_s", COLUMN_RIGHT, cell_count, NULL},
     {"STEP-TIME", "step_ms", COLUMN_RIGHT, cell_duration, NULL},
 };

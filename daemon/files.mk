@@ -7,6 +7,7 @@ CORE_SRC := \
   daemon/core/core.c \
   daemon/core/digest.c \
   daemon/core/effect_list.c \
+  daemon/core/guard.c \
   daemon/core/job.c \
   daemon/core/job_change.c \
   daemon/core/job_wait.c \
@@ -19,6 +20,7 @@ CORE_SRC := \
   daemon/core/price.c \
   daemon/core/progress.c \
   daemon/core/pump.c \
+  daemon/core/quarantine.c \
   daemon/core/reason.c \
   daemon/core/recover.c \
   daemon/core/register.c \
@@ -40,6 +42,7 @@ CORE_TESTS := \
   tests/unit/core/test_attempt.c \
   tests/unit/core/test_checkpoint.c \
   tests/unit/core/test_containers.c \
+  tests/unit/core/test_guard.c \
   tests/unit/core/test_job.c \
   tests/unit/core/test_ledger.c \
   tests/unit/core/test_node.c \
@@ -87,7 +90,9 @@ DAEMON_SRC := \
   daemon/views_cost.c \
   daemon/views_event.c \
   daemon/views_job.c \
+  daemon/views_lost.c \
   daemon/views_maint.c \
+  daemon/views_metric.c \
   daemon/views_node.c \
   daemon/views_share.c \
   daemon/work.c
@@ -103,5 +108,6 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_store.c \
   tests/unit/daemon/test_store_random.c \
   tests/unit/daemon/test_views.c
-GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h $(BUILD)/gen/daemon/schema_3.sql.h \
+GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h \
+  $(BUILD)/gen/daemon/schema_3.sql.h \
   $(BUILD)/gen/tests/unit/daemon/data/schema_1.sql.h

@@ -58,6 +58,7 @@ static const struct {
     [RPC_ATTEMPT_REPORT] = {rpc_attempt_report, true},
     [RPC_SHARD_REPORT] = {rpc_shard_report, true},
     [RPC_STEP_REPORT] = {rpc_step_report, true},
+    [RPC_GUARD_REPORT] = {rpc_guard_report, true},
     [RPC_STORE_SET] = {rpc_store_set, true},
     [RPC_STORE_GET] = {rpc_store_get, true},
 };

@@ -26,7 +26,7 @@ rpc_handler rpc_ckpt_list, rpc_ckpt_show, rpc_ckpt_verify;
 rpc_handler rpc_cost_report, rpc_cost_verify;
 rpc_handler rpc_event_list, rpc_cluster_status;
 rpc_handler rpc_worker_register, rpc_heartbeat, rpc_attempt_report, rpc_shard_report,
-    rpc_step_report;
+    rpc_step_report, rpc_guard_report;
 rpc_handler rpc_store_set, rpc_store_get;
 
 /* For the rendezvous: a value came, or the epoch is over. */

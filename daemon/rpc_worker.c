@@ -11,6 +11,7 @@
 #include "daemon/session.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/utf8.h"
 
 #define NODE_NAME_MAX  255
 #define TEXT_MAX       256
@@ -19,6 +20,8 @@
 #define EXITS_MAX      4096
 #define METRICS_MAX    10000
 #define LAYOUT_MAX     65536
+#define LAYERS_MAX     16384
+#define GUARD_TEXT_MAX 1024
 #define SHARD_NAME_MAX 127
 
 /* ------------------------------------------------------------------ attempts */
@@ -47,6 +50,7 @@ static int convert_attempt(const Ds__AttemptReport *m, struct input_attempt_repo
                                           .epoch = m->epoch,
                                           .phase = m->phase,
                                           .error = m->error,
+                                          .stuck = m->stuck,
                                           .exits = exits,
                                           .exit_count = m->n_exits};
     return 0;
@@ -57,10 +61,6 @@ void rpc_attempt_report(struct call *call, const ProtobufCMessage *request)
     struct input in = {.kind = INPUT_ATTEMPT_REPORT, .session = call->peer->session->id};
     const Ds__AttemptReport *m = (const Ds__AttemptReport *)request;
     struct err err = {0};
-    if (m->stuck != NULL) {
-        log_warn("worker %s: job %llu: %s", call->peer->session->name, (unsigned long long)m->job,
-                 m->stuck);
-    }
     if (convert_attempt(m, &in.u.attempt, &err) != 0) {
         call_fail(call, err.code, "%s", err.text);
         return;
@@ -287,6 +287,30 @@ void rpc_shard_report(struct call *call, const ProtobufCMessage *request)
     call_commit(call, &in, call_done_empty);
 }
 
+/* ------------------------------------------------------------------ GUARD_REPORT */
+
+void rpc_guard_report(struct call *call, const ProtobufCMessage *request)
+{
+    const Ds__GuardReport *m = (const Ds__GuardReport *)request;
+    size_t len = strlen(m->text);
+    if (len > GUARD_TEXT_MAX || !utf8_valid(m->text, len)) {
+        call_fail(call, ERR_INVALID, "guard report with a text over %d bytes, or not in UTF-8",
+                  GUARD_TEXT_MAX);
+        return;
+    }
+    struct input in = {.kind = INPUT_GUARD_REPORT, .session = call->peer->session->id};
+    in.u.guard = (struct input_guard){.job = m->job,
+                                      .epoch = m->epoch,
+                                      .decided = m->decided,
+                                      .action = m->action,
+                                      .text = m->text,
+                                      .step = m->step,
+                                      .back_to = m->has_back_to ? m->back_to : m->step,
+                                      .has_odd_rank = m->has_odd_rank,
+                                      .odd_rank = m->odd_rank};
+    call_commit(call, &in, call_done_empty);
+}
+
 /* ------------------------------------------------------------------ STEP_REPORT */
 
 static double optional(protobuf_c_boolean has, double value)
@@ -308,6 +332,8 @@ static struct input_metric convert_metric(const Ds__Metric *m)
                                  .balance_maxvio =
                                      optional(m->has_balance_maxvio, m->balance_maxvio),
                                  .valid_loss = optional(m->has_valid_loss, m->valid_loss),
+                                 .valid_maxvio = optional(m->has_valid_maxvio, m->valid_maxvio),
+                                 .layer_maxvio = m->layer_maxvio,
                                  .step_ms = m->has_step_ms ? m->step_ms : 0};
 }
 
@@ -318,6 +344,14 @@ void rpc_step_report(struct call *call, const ProtobufCMessage *request)
         call_fail(call, ERR_TOO_LARGE, "step report with %zu steps, at most %d are allowed",
                   m->n_metric, METRICS_MAX);
         return;
+    }
+    for (size_t i = 0; i < m->n_metric; i++) {
+        const char *layers = m->metric[i]->layer_maxvio;
+        if (layers != NULL &&
+            (strlen(layers) > LAYERS_MAX || strspn(layers, "0123456789.,:") != strlen(layers))) {
+            call_fail(call, ERR_INVALID, "step report with a layer_maxvio that is none");
+            return;
+        }
     }
     struct input_metric *metrics = mem_alloc_array(m->n_metric, sizeof *metrics);
     for (size_t i = 0; i < m->n_metric; i++) {

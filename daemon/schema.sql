@@ -115,7 +115,9 @@ CREATE TABLE job (
     preempts        INTEGER NOT NULL DEFAULT 0, -- times others were made to stop for it, since its newest checkpoint
     save_ms         INTEGER NOT NULL DEFAULT 0, -- what a checkpoint takes, learnt; 0: unknown
     restart_first   INTEGER NOT NULL DEFAULT 0 CHECK (restart_first IN (0,1)), -- it lost a node, and goes before others
-    promised_ms     INTEGER                     -- the start that it was promised when it was the first blocked job
+    guard_rollback  INTEGER NOT NULL DEFAULT 0, -- steps that its guard goes back at least, so an older checkpoint is kept; 0: none
+    guard_epoch     INTEGER,                    -- the newest attempt whose guard has decided something
+    guard_taken     INTEGER                     -- the same, of decisions to pass over batches that an attempt has taken over
 ) STRICT;
 CREATE INDEX job_live ON job(state) WHERE state NOT IN ('COMPLETED','FAILED','CANCELLED');
 
@@ -147,6 +149,9 @@ CREATE TABLE attempt (
     saved_ms      INTEGER,                      -- after which it has saved;
     stop_grace_ms INTEGER NOT NULL DEFAULT 0,   -- how long it gets for that
     crossings     INTEGER NOT NULL DEFAULT 0,   -- neighbouring nodes of the gang on different leaf switches
+    guard         TEXT,                         -- what the trainer's guard decided: replay, rollback, lower, hold, corrupt;
+    guard_text    TEXT,                         -- why, and
+    guard_back_to INTEGER,                      -- the step that it goes back to
     PRIMARY KEY (job_id, epoch)
 ) STRICT, WITHOUT ROWID;
 
@@ -204,6 +209,7 @@ CREATE TABLE checkpoint (
     created_ms   INTEGER NOT NULL,
     step_at_ms   INTEGER NOT NULL,              -- when training stood at this step: the end of what it protects
     committed_ms INTEGER,
+    given_up     INTEGER NOT NULL DEFAULT 0 CHECK (given_up IN (0,1)), -- the guard went back behind it: never resumed from
     UNIQUE (job_id, epoch, step)
 ) STRICT;
 
@@ -237,6 +243,18 @@ CREATE TRIGGER ledger_in_order BEFORE INSERT ON ledger
     WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM ledger)
     BEGIN SELECT RAISE(ABORT, 'the ledger has no gaps'); END;
 
+-- Work that was given up later, by a guard that went back: what the ledger has booked as productive for the job within
+-- [from_ms, to_ms) is lost progress. The ledger itself is not touched.
+CREATE TABLE lost_work (
+    job_id  INTEGER NOT NULL REFERENCES job(id),
+    epoch   INTEGER NOT NULL,                   -- of the attempt that decided it
+    from_ms INTEGER NOT NULL,
+    to_ms   INTEGER NOT NULL CHECK (to_ms >= from_ms),
+    PRIMARY KEY (job_id, epoch)
+) STRICT;
+CREATE TRIGGER lost_work_no_update BEFORE UPDATE ON lost_work BEGIN SELECT RAISE(ABORT, 'lost work is append-only'); END;
+CREATE TRIGGER lost_work_no_delete BEFORE DELETE ON lost_work BEGIN SELECT RAISE(ABORT, 'lost work is append-only'); END;
+
 CREATE TABLE metric (
     job_id   INTEGER NOT NULL,
     step     INTEGER NOT NULL,
@@ -250,6 +268,8 @@ CREATE TABLE metric (
     balance_maxvio REAL,
     valid_loss REAL,
     step_ms  INTEGER,
+    valid_maxvio REAL,
+    layer_maxvio TEXT,                         -- MaxVio of each layer with experts, such as 4:0.31,5:0.28
     PRIMARY KEY (job_id, step)
 ) STRICT, WITHOUT ROWID;                       -- a step done again after a recovery replaces the lost one
 

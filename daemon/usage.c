@@ -31,7 +31,31 @@ static struct usage *sum_of(struct usage_sums *sums, uint64_t job)
     return &sums->jobs[job];
 }
 
-int usage_catch_up(struct views *v, struct err *err)
+/* Of jobs that lost some more. */
+static int catch_up_lost(struct views *v, struct err *err)
+{
+    sqlite3_stmt *stmt;
+    bool row;
+    struct lost_spans spans;
+    TRY(views_query(v, "SELECT coalesce(max(rowid), 0) FROM lost_work", &stmt, err));
+    TRY(views_step(v, stmt, &row, err));
+    int64_t newest = row ? views_i64(stmt, 0) : 0;
+    sqlite3_reset(stmt);
+    if (newest == v->usage.lost_rowid) {
+        return 0;
+    }
+    TRY(lost_read(v, &spans, err));
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < spans.count; i++) {
+        rc = lost_of_job(v, &spans, spans.items[i].job,
+                         &sum_of(&v->usage, spans.items[i].job)->lost_ms, err);
+    }
+    lost_fini(&spans);
+    v->usage.lost_rowid = rc == 0 ? newest : v->usage.lost_rowid;
+    return rc;
+}
+
+static int catch_up_ledger(struct views *v, struct err *err)
 {
     sqlite3_stmt *stmt;
     TRY(views_query(v,
@@ -51,6 +75,12 @@ int usage_catch_up(struct views *v, struct err *err)
                 (const char *)sqlite3_column_text(stmt, 2), views_i64(stmt, 4));
         }
     }
+}
+
+int usage_catch_up(struct views *v, struct err *err)
+{
+    TRY(catch_up_ledger(v, err));
+    return catch_up_lost(v, err);
 }
 
 int usage_open_meters(struct views *v, int64_t now_ms, struct usage_open **open, size_t *count,
@@ -104,6 +134,7 @@ struct usage usage_of_job(const struct views *v, uint64_t job, const struct usag
     struct usage sum = {0};
     if (job < v->usage.capacity) {
         sum = v->usage.jobs[job];
+        sum.productive_ms -= sum.lost_ms;
     }
     const struct usage_open *running =
         count > 0 ? bsearch(&job, open, count, sizeof *open, compare) : NULL;

@@ -22,6 +22,8 @@ Ds__Ckpt *views_ckpt_row(sqlite3_stmt *stmt)
     c->pinned = views_i64(stmt, 9) != 0;
     c->path = views_text(stmt, 10);
     c->reason = views_text(stmt, 11);
+    c->has_given_up = 1;
+    c->given_up = views_i64(stmt, 12) != 0;
     return c;
 }
 

@@ -31,6 +31,7 @@ struct report {
     size_t capacity;
     struct cell all;
     int64_t reported_ms;
+    struct lost_spans lost; /* owned */
 };
 struct interval {
     uint64_t gpu, job; /* job 0: none */
@@ -105,10 +106,15 @@ static void add_months(struct report *r, const struct interval *i, int64_t a, in
     }
 }
 
-static void add(struct report *r, const struct interval *i)
+/* The part [a, b) of an interval, under that category. */
+static void add_part(struct report *r, const struct interval *whole, int64_t a, int64_t b,
+                     int category)
 {
-    int64_t a = i->start_ms > r->from_ms ? i->start_ms : r->from_ms;
-    int64_t b = i->end_ms < r->to_ms ? i->end_ms : r->to_ms;
+    struct interval part = *whole;
+    const struct interval *i = &part;
+    part.category = category;
+    a = a > r->from_ms ? a : r->from_ms;
+    b = b < r->to_ms ? b : r->to_ms;
     if (a >= b) {
         return;
     }
@@ -122,6 +128,24 @@ static void add(struct report *r, const struct interval *i)
     } else {
         add_to(group(r, r->by == BY_NODE ? i->gpu : i->job), i, a, b);
     }
+}
+
+/* What was booked as productive and given up later is lost progress. */
+static void add_split(struct report *r, const struct interval *i)
+{
+    struct interval rest = *i;
+    const struct lost_span *s =
+        i->category == CATEGORY_PRODUCTIVE ? lost_first(&r->lost, i->job) : NULL;
+    for (; s != NULL; s = lost_next(&r->lost, s)) {
+        int64_t a = s->from_ms > rest.start_ms ? s->from_ms : rest.start_ms;
+        int64_t b = s->to_ms < rest.end_ms ? s->to_ms : rest.end_ms;
+        if (a < b) {
+            add_part(r, i, rest.start_ms, a, CATEGORY_PRODUCTIVE);
+            add_part(r, i, a, b, CATEGORY_LOST_PROGRESS);
+            rest.start_ms = b;
+        }
+    }
+    add_part(r, i, rest.start_ms, rest.end_ms, i->category);
 }
 
 static int add_all(struct views *v, struct report *r, sqlite3_stmt *stmt, struct err *err)
@@ -144,13 +168,14 @@ static int add_all(struct views *v, struct report *r, sqlite3_stmt *stmt, struct
                            "the ledger has the unknown category '%.40s' (dsctl cost verify)",
                            (const char *)sqlite3_column_text(stmt, 2));
         }
-        add(r, &i);
+        add_split(r, &i);
     }
 }
 
 static int read_intervals(struct views *v, struct report *r, struct err *err)
 {
     sqlite3_stmt *stmt;
+    TRY(lost_read(v, &r->lost, err));
     TRY(views_query(
         v,
         "SELECT l.gpu_id, l.job_id, l.category, l.start_ms, l.end_ms, p.micro_usd_per_gpu_hour,"
@@ -385,5 +410,6 @@ int views_cost(struct views *v, const Ds__CostReportRequest *request, int64_t no
     int rc = make_cost(v, &r, out, err);
     views_end(v);
     free(r.groups);
+    lost_fini(&r.lost);
     return rc;
 }

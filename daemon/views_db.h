@@ -12,10 +12,12 @@
 /* What a job used, in closed intervals. */
 struct usage {
     int64_t gpu_ms, productive_ms, cost_micro_usd;
+    int64_t lost_ms; /* of the productive ones: given up since */
 };
 /* Sums of the ledger by job. The ledger only grows, so each row is read once. */
 struct usage_sums {
     int64_t seq;        /* of the last row that is in */
+    int64_t lost_rowid; /* the same, of lost_work */
     struct usage *jobs; /* owned; by job id */
     size_t capacity;
 };
@@ -66,11 +68,30 @@ struct usage usage_of_job(const struct views *v, uint64_t job, const struct usag
                           size_t count);
 void usage_fini(struct usage_sums *sums);
 
+/* views_lost.c */
+struct lost_span {
+    uint64_t job;
+    int64_t from_ms, to_ms;
+};
+struct lost_spans {
+    struct lost_span *items; /* owned; by job, time; those of one job neither overlap nor touch */
+    size_t count;
+};
+int lost_read(struct views *v, struct lost_spans *spans, struct err *err);
+void lost_fini(struct lost_spans *spans); /* a zeroed one is fine */
+const struct lost_span *lost_first(const struct lost_spans *spans, uint64_t job); /* or NULL */
+const struct lost_span *lost_next(const struct lost_spans *spans, const struct lost_span *span);
+/* Of what is booked as productive for the job. */
+int lost_of_job(struct views *v, const struct lost_spans *spans, uint64_t job, int64_t *ms,
+                struct err *err);
+
 /* Shared rows. */
 Ds__Ckpt *views_ckpt_row(sqlite3_stmt *stmt);
+/* ERR_NOT_FOUND. */
+int views_no_job(uint64_t id, struct err *err);
 #define VIEWS_CKPT_COLUMNS                                                                         \
     "id, job_id, step, epoch, state, bytes, world_size, sha256, committed_ms, pinned, path, "      \
-    "reason"
+    "reason, given_up"
 Ds__Event *views_event_row(sqlite3_stmt *stmt);
 #define VIEWS_EVENT_COLUMNS                                                                        \
     "e.seq, e.at_ms, e.kind, e.job_id, e.epoch, n.name, e.text FROM event e LEFT JOIN node n ON "  \

@@ -5,9 +5,7 @@
 #include "daemon/views_db.h"
 #include "lib/mem.h"
 
-#define LIST_LIMIT       1000
-#define METRIC_LIMIT     10000
-#define METRIC_LIMIT_MAX 40000
+#define LIST_LIMIT 1000
 
 /* Of a job shown whole: the newest so many, and no more bytes than that. */
 #define PART_ITEMS_MAX 1000
@@ -312,8 +310,8 @@ static int add_attempts(struct views *v, Ds__Job *job, struct err *err)
         v,
         "SELECT epoch, state, started_ms, ended_ms, cause, first_step, last_step, "
         "lost_steps, detect_ms,"
-        " restart_ms, resume_ckpt_id, resume_step, crossings FROM attempt WHERE job_id = ?1 ORDER "
-        "BY epoch DESC",
+        " restart_ms, resume_ckpt_id, resume_step, crossings, guard, guard_text, guard_back_to"
+        " FROM attempt WHERE job_id = ?1 ORDER BY epoch DESC",
         &stmt, err));
     sqlite3_bind_int64(stmt, 1, (int64_t)job->id);
     size_t bytes = 0;
@@ -348,6 +346,10 @@ static int add_attempts(struct views *v, Ds__Job *job, struct err *err)
         a->resume_step = views_u64(stmt, 11);
         a->has_crossings = 1;
         a->crossings = (uint32_t)views_u64(stmt, 12);
+        a->guard = views_text(stmt, 13);
+        a->guard_text = views_text(stmt, 14);
+        a->has_guard_back_to = views_has(stmt, 15);
+        a->guard_back_to = views_u64(stmt, 15);
         TRY(attempt_nodes(v, job->id, a->epoch, &a->nodes, &a->n_nodes, err));
         bytes += ds__attempt__get_packed_size(a);
     }
@@ -410,7 +412,7 @@ static int add_spec(struct views *v, Ds__Job *job, struct err *err)
     return 0;
 }
 
-static int no_job(uint64_t id, struct err *err)
+int views_no_job(uint64_t id, struct err *err)
 {
     return err_set(err, ERR_NOT_FOUND, "there is no job %llu", (unsigned long long)id);
 }
@@ -425,7 +427,7 @@ static int fill_job(struct views *v, uint64_t id, bool whole, int64_t now_ms, Ds
     bool row;
     TRY(views_step(v, stmt, &row, err));
     if (!row) {
-        return no_job(id, err);
+        return views_no_job(id, err);
     }
     Ds__Job *job = *out = read_job(v, stmt);
     struct usage_open *open;
@@ -466,7 +468,7 @@ int views_job_ended(struct views *v, uint64_t id, bool *ended, struct err *err)
     bool row;
     TRY(views_step(v, stmt, &row, err));
     if (!row) {
-        return no_job(id, err);
+        return views_no_job(id, err);
     }
     *ended = views_i64(stmt, 0) != 0;
     sqlite3_reset(stmt);
@@ -481,7 +483,7 @@ int views_job_reason(struct views *v, uint64_t id, Ds__Reason **out, struct err 
     bool row;
     TRY(views_step(v, stmt, &row, err));
     if (!row) {
-        return no_job(id, err);
+        return views_no_job(id, err);
     }
     Ds__Job *job = read_job(v, stmt);
     sqlite3_reset(stmt);
@@ -493,108 +495,5 @@ int views_job_reason(struct views *v, uint64_t id, Ds__Reason **out, struct err 
     *out = job->reason;
     job->reason = NULL;
     ds__job__free_unpacked(job, NULL);
-    return 0;
-}
-
-/* ------------------------------------------------------------------ metrics, logs */
-
-static void read_metric(sqlite3_stmt *stmt, Ds__Metric *m)
-{
-    m->step = views_u64(stmt, 0);
-    m->epoch = views_u64(stmt, 1);
-    m->tokens = views_u64(stmt, 2);
-    m->loss = views_double(stmt, 3);
-    m->has_mtp_loss = views_has(stmt, 4);
-    m->mtp_loss = views_double(stmt, 4);
-    m->has_grad_norm = views_has(stmt, 5);
-    m->grad_norm = views_double(stmt, 5);
-    m->has_lr = views_has(stmt, 6);
-    m->lr = views_double(stmt, 6);
-    m->has_tokens_per_s = views_has(stmt, 7);
-    m->tokens_per_s = views_double(stmt, 7);
-    m->has_balance_maxvio = views_has(stmt, 8);
-    m->balance_maxvio = views_double(stmt, 8);
-    m->has_valid_loss = views_has(stmt, 9);
-    m->valid_loss = views_double(stmt, 9);
-    m->has_step_ms = views_has(stmt, 10);
-    m->step_ms = views_u64(stmt, 10);
-}
-
-static int fill_metrics(struct views *v, const Ds__MetricRead *r, Ds__MetricList *list,
-                        struct err *err)
-{
-    uint32_t limit = r->has_limit && r->limit > 0 ? r->limit : METRIC_LIMIT;
-    sqlite3_stmt *stmt;
-    TRY(views_query(
-        v,
-        "SELECT step, epoch, tokens, loss, mtp_loss, grad_norm, lr, tokens_per_s, balance_maxvio,"
-        " valid_loss, step_ms FROM metric WHERE job_id = ?1 AND step >= ?2 ORDER BY step LIMIT ?3",
-        &stmt, err));
-    sqlite3_bind_int64(stmt, 1, (int64_t)r->job);
-    sqlite3_bind_int64(stmt, 2, r->has_from_step ? (int64_t)r->from_step : 0);
-    sqlite3_bind_int64(stmt, 3, limit < METRIC_LIMIT_MAX ? limit : METRIC_LIMIT_MAX);
-    for (;;) {
-        bool row;
-        TRY(views_step(v, stmt, &row, err));
-        if (!row) {
-            return 0;
-        }
-        Ds__Metric *m = mem_alloc(sizeof *m);
-        ds__metric__init(m);
-        views_push(&list->items, &list->n_items, m);
-        read_metric(stmt, m);
-    }
-}
-
-int views_metrics(struct views *v, const Ds__MetricRead *request, Ds__MetricList **out,
-                  struct err *err)
-{
-    bool ended;
-    TRY(views_job_ended(v, request->job, &ended, err));
-    Ds__MetricList *list = mem_alloc(sizeof *list);
-    ds__metric_list__init(list);
-    int rc = fill_metrics(v, request, list, err);
-    if (rc != 0) {
-        ds__metric_list__free_unpacked(list, NULL);
-        return rc;
-    }
-    *out = list;
-    return 0;
-}
-
-int views_log_place(struct views *v, uint64_t job, uint32_t rank, struct views_log_place *place,
-                    struct err *err)
-{
-    bool row;
-    sqlite3_stmt *stmt;
-    TRY(views_query(v, "SELECT epoch, gpus_per_node FROM job WHERE id = ?1", &stmt, err));
-    sqlite3_bind_int64(stmt, 1, (int64_t)job);
-    TRY(views_step(v, stmt, &row, err));
-    if (!row) {
-        return no_job(job, err);
-    }
-    place->epoch = place->epoch == 0 ? views_u64(stmt, 0) : place->epoch;
-    uint32_t a_node = views_i64(stmt, 1) > 0 ? (uint32_t)views_i64(stmt, 1) : 1;
-    sqlite3_reset(stmt);
-    if (place->epoch == 0) {
-        return err_set(err, ERR_NOT_FOUND, "job %llu has no logs: it never started",
-                       (unsigned long long)job);
-    }
-
-    TRY(views_query(v,
-                    "SELECT a.node_id, n.name FROM attempt_node a JOIN node n ON n.id = a.node_id"
-                    " WHERE a.job_id = ?1 AND a.epoch = ?2 AND a.node_rank = ?3",
-                    &stmt, err));
-    sqlite3_bind_int64(stmt, 1, (int64_t)job);
-    sqlite3_bind_int64(stmt, 2, (int64_t)place->epoch);
-    sqlite3_bind_int64(stmt, 3, rank / a_node);
-    TRY(views_step(v, stmt, &row, err));
-    if (!row) {
-        return err_set(err, ERR_NOT_FOUND, "job %llu has no rank %u in attempt %llu",
-                       (unsigned long long)job, rank, (unsigned long long)place->epoch);
-    }
-    place->node_id = views_u64(stmt, 0);
-    snprintf(place->node, sizeof place->node, "%s", (const char *)sqlite3_column_text(stmt, 1));
-    sqlite3_reset(stmt);
     return 0;
 }

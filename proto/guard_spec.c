@@ -27,6 +27,7 @@ static const struct yaml_field fields[] = {{.key = "enabled", .type = YAML_BOOL,
                                            REAL(lr_factor, 1e-6, 1),
                                            WHOLE32(lr_steps, 1, 10000000),
                                            WHOLE32(forget, 1, 100000000),
+                                           WHOLE32(compare_every, 0, 1000000),
                                            {.key = NULL}};
 
 struct guard_spec guard_spec_default(void)
@@ -42,7 +43,8 @@ struct guard_spec guard_spec_default(void)
                                .skip = 300,
                                .lr_factor = 0.7,
                                .lr_steps = 500,
-                               .forget = 1000};
+                               .forget = 1000,
+                               .compare_every = 100};
 }
 
 int guard_spec_read(const struct yaml_item *item, struct guard_spec *spec, struct err *err)

@@ -25,6 +25,8 @@ struct guard_spec {
     double lr_factor;  /* default 0.7 */
     uint32_t lr_steps; /* default 500 */
     uint32_t forget;   /* steps after which a rung no longer counts; default 1000 */
+    uint32_t compare_every; /* steps after which the ranks compare what they hold in common; default
+                               100; 0: only before they save. Whether enabled or not */
 };
 
 struct guard_spec guard_spec_default(void);

@@ -11,6 +11,7 @@
 
 #include "lib/err.h"
 #include "proto/data_spec.h"
+#include "proto/fault_spec.h"
 #include "proto/guard_spec.h"
 #include "proto/recipe.h"
 #include "proto/rope_scaling.h"
@@ -78,6 +79,7 @@ struct train_spec {
     double ema;                /* decay of the weights' moving average; default 0: none is kept */
     struct schedule_spec plan; /* default: nothing but optimizer's own */
     struct guard_spec guard;   /* default: guard_spec_default() */
+    struct fault_spec fault;   /* default: none */
     double bias_update_speed;  /* gamma, default 0.001 */
     double balance_loss;       /* alpha of the sequence-wise loss, default 1e-4 */
     double mtp_lambda;         /* default 0.3 */

@@ -115,6 +115,11 @@ static int read_later(const struct yaml_item *item, void *place, struct err *err
     return 0;
 }
 
+static int read_fault(const struct yaml_item *item, void *place, struct err *err)
+{
+    return fault_spec_read(item, place, err);
+}
+
 static int read_guard(const struct yaml_item *item, void *place, struct err *err)
 {
     return guard_spec_read(item, place, err);
@@ -379,6 +384,7 @@ static const struct yaml_field train_fields[] = {
     {.key = "recipe", .type = YAML_CUSTOM, .read = read_later},
     {.key = "schedule", .type = YAML_CUSTOM, .read = read_later},
     {.key = "guard", .type = YAML_CUSTOM, AT(guard), .read = read_guard},
+    {.key = "fault", .type = YAML_CUSTOM, AT(fault), .read = read_fault},
     REAL("ema", ema, 0, 0.99999999),
     {.key = "parallel", .type = YAML_MAP, .fields = parallel_fields},
     {.key = "optimizer", .type = YAML_MAP, .fields = optimizer_fields},

@@ -98,6 +98,8 @@ static void put_train(struct buf *out, const struct train_spec *t)
     schedule_spec_json(out, &t->plan);
     put_key(out, "guard");
     guard_spec_json(out, &t->guard);
+    put_key(out, "fault");
+    fault_spec_json(out, &t->fault);
     put_double(out, "bias_update_speed", t->bias_update_speed);
     put_double(out, "balance_loss", t->balance_loss);
     put_double(out, "mtp_lambda", t->mtp_lambda);

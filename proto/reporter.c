@@ -68,6 +68,15 @@ void reporter_remove_call(struct reporter *r, size_t index)
     free(c);
 }
 
+void reporter_remove_steps(struct reporter *r, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(r->steps[i].metric.layer_maxvio);
+    }
+    r->step_count -= count;
+    memmove(r->steps, r->steps + count, r->step_count * sizeof *r->steps);
+}
+
 void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
                    uint64_t ckpt_stall_ms, uint64_t data_wait_ms)
 {
@@ -76,8 +85,7 @@ void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
         if (r->step_count == STEPS_KEPT_MAX) {
             log_warn("nobody takes the step reports; the oldest %u are forgotten",
                      STEPS_KEPT_MAX / 2);
-            r->step_count -= STEPS_KEPT_MAX / 2;
-            memmove(r->steps, r->steps + STEPS_KEPT_MAX / 2, r->step_count * sizeof *r->steps);
+            reporter_remove_steps(r, STEPS_KEPT_MAX / 2);
         }
         void *array = r->steps;
         mem_grow(&array, &r->step_capacity, r->step_count + 1, sizeof *r->steps);
@@ -87,7 +95,25 @@ void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
         s->metric.base.n_unknown_fields = 0;
         s->metric.base.unknown_fields = NULL;
         s->metric.epoch = r->epoch;
+        s->metric.layer_maxvio = mem_strdup(metric->layer_maxvio);
         r->steps_goal = steps;
+        wake(r);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void add_report(struct reporter *r, uint16_t method, uint64_t step,
+                       const ProtobufCMessage *message)
+{
+    pthread_mutex_lock(&r->lock);
+    if (!atomic_load(&r->stale)) {
+        struct call *c = reporter_add_call(r, method);
+        c->step = step;
+        if (rpc_pack(&c->frame, method, FRAME_REQUEST, c->id, message) != 0) {
+            log_error("%s of step %llu is over 4 MiB and is not sent", rpc_find(method)->name,
+                      (unsigned long long)step);
+            reporter_remove_call(r, r->call_count - 1);
+        }
         wake(r);
     }
     pthread_mutex_unlock(&r->lock);
@@ -98,18 +124,15 @@ void reporter_shard(struct reporter *r, const Ds__ShardReport *shard)
     Ds__ShardReport m = *shard;
     m.job = r->job;
     m.epoch = r->epoch;
-    pthread_mutex_lock(&r->lock);
-    if (!atomic_load(&r->stale)) {
-        struct call *c = reporter_add_call(r, RPC_SHARD_REPORT);
-        c->step = m.step;
-        if (rpc_pack(&c->frame, RPC_SHARD_REPORT, FRAME_REQUEST, c->id, &m.base) != 0) {
-            log_error("shard report of step %llu is over 4 MiB and is not sent",
-                      (unsigned long long)m.step);
-            reporter_remove_call(r, r->call_count - 1);
-        }
-        wake(r);
-    }
-    pthread_mutex_unlock(&r->lock);
+    add_report(r, RPC_SHARD_REPORT, m.step, &m.base);
+}
+
+void reporter_guard(struct reporter *r, const Ds__GuardReport *guard)
+{
+    Ds__GuardReport m = *guard;
+    m.job = r->job;
+    m.epoch = r->epoch;
+    add_report(r, RPC_GUARD_REPORT, m.step, &m.base);
 }
 
 static bool has_reports(const struct reporter *r)
@@ -245,6 +268,7 @@ static void release(struct reporter *r)
     pthread_cond_destroy(&r->changed);
     buf_fini(&r->in);
     buf_fini(&r->out);
+    reporter_remove_steps(r, r->step_count);
     free(r->calls);
     free(r->steps);
     free(r->path);

@@ -26,6 +26,7 @@ void reporter_destroy(struct reporter *r, int64_t drain_ms);
 void reporter_step(struct reporter *r, const Ds__Metric *metric, uint64_t steps,
                    uint64_t ckpt_stall_ms, uint64_t data_wait_ms);
 void reporter_shard(struct reporter *r, const Ds__ShardReport *shard);
+void reporter_guard(struct reporter *r, const Ds__GuardReport *guard);
 /* Blocks until every queued report was acknowledged. ERR_TIMEOUT; ERR_STALE when the coordinator
  * says this epoch is over. */
 int reporter_flush(struct reporter *r, int64_t timeout_ms, struct err *err);

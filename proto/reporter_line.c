@@ -119,8 +119,7 @@ static void make_step_call(struct reporter *r)
     struct call *c = reporter_add_call(r, RPC_STEP_REPORT);
     c->step = r->steps[0].metric.step;
     rpc_pack(&c->frame, RPC_STEP_REPORT, FRAME_REQUEST, c->id, &report.base);
-    r->step_count -= count;
-    memmove(r->steps, r->steps + count, r->step_count * sizeof *r->steps);
+    reporter_remove_steps(r, count);
 }
 
 static void make_get_frame(const struct reporter *r, struct call *c, int64_t now)
@@ -180,7 +179,7 @@ static void become_stale(struct reporter *r)
             reporter_remove_call(r, i - 1);
         }
     }
-    r->step_count = 0;
+    reporter_remove_steps(r, r->step_count);
 }
 
 static bool is_temporary(int code)

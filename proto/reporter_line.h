@@ -34,7 +34,7 @@ struct call {
 };
 
 struct step {
-    Ds__Metric metric;
+    Ds__Metric metric; /* its text is owned */
     uint64_t ckpt_stall_ms, data_wait_ms;
 };
 
@@ -71,5 +71,7 @@ void *reporter_line_run(void *reporter);
 /* Lock held. */
 struct call *reporter_add_call(struct reporter *r, uint16_t method);
 void reporter_remove_call(struct reporter *r, size_t index);
+/* The oldest ones. */
+void reporter_remove_steps(struct reporter *r, size_t count);
 
 #endif

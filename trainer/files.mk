@@ -28,6 +28,7 @@ TRAINER_SRC += trainer/tie.c
 TRAINER_SRC += trainer/balance.c
 TRAINER_SRC += trainer/agree.c
 TRAINER_SRC += trainer/replicas.c
+TRAINER_SRC += trainer/fault.c
 TRAINER_SRC += trainer/guard.c
 TRAINER_SRC += trainer/guard_file.c
 TRAINER_SRC += trainer/watch.c

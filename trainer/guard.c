@@ -15,6 +15,12 @@ const char *guard_action_name(enum guard_action action)
     return actions[action];
 }
 
+const char *guard_trigger_name(enum guard_trigger trigger)
+{
+    static const char *const names[] = {"calm", "not_finite", "jump", "drift", "replicas"};
+    return names[trigger];
+}
+
 /* ---- is it off course? */
 
 static int ascending(const void *a, const void *b)
@@ -61,9 +67,11 @@ static enum guard_trigger look(const struct guard_spec *spec, struct guard_state
                                const struct guard_sample *s, double *median, double *limit)
 {
     measure(spec, state, median, limit);
+#ifndef MUTANT_guard_finite
     if (!isfinite(s->loss) || !isfinite(s->grad_norm) || (s->has_mtp && !isfinite(s->mtp_loss))) {
         return GUARD_NOT_FINITE;
     }
+#endif
     bool jump = spec->factor > 0 && s->loss > fmax(spec->factor * *median, *median + spec->margin);
     if ((!isnan(*median) && jump) || (spec->grad_limit > 0 && s->grad_norm > spec->grad_limit)) {
         return GUARD_JUMP;
@@ -90,6 +98,9 @@ static enum guard_action next_rung(const struct guard_spec *spec,
                                                GUARD_HOLD};
     size_t taken = 0;
     for (size_t i = history->count; i-- > 0 && is_rung(history->item[i].action);) {
+#ifdef MUTANT_guard_forgets
+        continue;
+#endif
         taken += history->item[i].step + spec->forget > step;
     }
     return ladder[taken < 3 ? taken : 3];
@@ -114,6 +125,9 @@ static bool differs(const struct guard_decision *was, enum guard_trigger trigger
     if (was == NULL || strcmp(was->layout, layout) != 0 || s->step > was->step) {
         return false;
     }
+#ifdef MUTANT_guard_same_bits
+    return false;
+#endif
     if (s->step < was->step) {
         return trigger != GUARD_CALM;
     }
@@ -142,7 +156,11 @@ enum guard_action guard_step(const struct guard_spec *spec, const struct guard_h
         .grad_norm = sample->grad_norm,
         .median = median,
         .limit = limit,
+        .odd_rank = -1,
     };
+    const struct guard_decision *replay = guard_replaying(history);
+    decision->replayed = !corrupt && replay != NULL && replay->step == sample->step &&
+                         strcmp(replay->layout, layout) == 0;
     snprintf(decision->layout, sizeof decision->layout, "%s", layout);
     if (decision->action == GUARD_ROLLBACK || decision->action == GUARD_LOWER) {
         decision->back_to = sample->step > spec->rollback ? sample->step - spec->rollback : 0;
@@ -181,6 +199,16 @@ uint64_t guard_take_over(const struct guard_history *history, struct guard_state
     return skip;
 }
 
+const struct guard_decision *guard_going_back(const struct guard_history *history, uint32_t applied)
+{
+    for (size_t i = history->count; i > applied; i--) {
+        if (goes_back(&history->item[i - 1])) {
+            return &history->item[i - 1];
+        }
+    }
+    return NULL;
+}
+
 double guard_lr_factor(const struct guard_state *state, uint64_t step)
 {
     return state->lr_factor > 0 && step <= state->lr_until ? state->lr_factor : 1;
@@ -189,9 +217,13 @@ double guard_lr_factor(const struct guard_state *state, uint64_t step)
 bool guard_gave_up(const struct guard_history *history, uint32_t applied, uint64_t step)
 {
     for (size_t i = applied; i < history->count; i++) {
+#ifndef MUTANT_guard_comes_back
         if (goes_back(&history->item[i]) && step > history->item[i].back_to) {
             return true;
         }
+#else
+        (void)step;
+#endif
     }
     return false;
 }
@@ -216,39 +248,64 @@ static void explain_trigger(const struct guard_decision *d, char *text, size_t b
     }
 }
 
-void guard_explain(const struct guard_decision *d, char *text, size_t bytes)
+void guard_explain(struct guard_decision *d)
 {
-    char why[220];
+    char why[280];
+    char lower[80] = "";
+    if (d->trigger == GUARD_REPLICAS) {
+        return;
+    }
     explain_trigger(d, why, sizeof why);
+    size_t used = strlen(why);
+    if (d->replayed) {
+        snprintf(why + used, sizeof why - used, "; a replay gave the same numbers");
+    }
     switch (d->action) {
     case GUARD_REPLAY:
-        snprintf(text, bytes, "%s; the step was not applied. Replay from the newest checkpoint",
-                 why);
+        snprintf(d->text, sizeof d->text,
+                 "%s; the step was not applied. Replay from the newest checkpoint", why);
         break;
     case GUARD_ROLLBACK:
-        snprintf(text, bytes,
-                 "%s; the step was not applied. Back to step %" PRIu64 ", pass over %" PRIu64
-                 " batches",
-                 why, d->back_to, d->skip);
-        break;
     case GUARD_LOWER:
-        snprintf(text, bytes,
+        if (d->action == GUARD_LOWER) {
+            snprintf(lower, sizeof lower, ", %g times the learning rate for %" PRIu64 " steps",
+                     d->lr_factor, d->lr_steps);
+        }
+        snprintf(d->text, sizeof d->text,
                  "%s; the step was not applied. Back to step %" PRIu64 ", pass over %" PRIu64
-                 " batches, %g times the learning rate for %" PRIu64 " steps",
-                 why, d->back_to, d->skip, d->lr_factor, d->lr_steps);
+                 " batches%s",
+                 why, d->back_to, d->skip, lower);
         break;
     case GUARD_CORRUPT:
         snprintf(
-            text, bytes,
+            d->text, sizeof d->text,
             "%s; a replay of the same steps on the same layout gave other numbers than the run "
             "before: a machine computes wrongly or memory is damaged (test the nodes)",
             why);
         break;
     default:
-        snprintf(text, bytes,
+        snprintf(d->text, sizeof d->text,
                  "%s; the step was not applied. Replay, another stretch of data and a lower rate "
                  "did not help (a lower lr, or resume from an earlier checkpoint)",
                  why);
         break;
     }
+}
+
+struct guard_decision guard_replicas_differ(uint64_t epoch, uint64_t step, int64_t odd_rank,
+                                            const char *layout, const char *text)
+{
+    struct guard_decision d = {.action = GUARD_CORRUPT,
+                               .trigger = GUARD_REPLICAS,
+                               .epoch = epoch,
+                               .step = step,
+                               .loss = NAN,
+                               .mtp_loss = NAN,
+                               .grad_norm = NAN,
+                               .median = NAN,
+                               .limit = NAN,
+                               .odd_rank = odd_rank};
+    snprintf(d.layout, sizeof d.layout, "%s", layout);
+    snprintf(d.text, sizeof d.text, "step %" PRIu64 ": %s", step, text);
+    return d;
 }

@@ -18,7 +18,13 @@
 #include "lib/err.h"
 #include "proto/guard_spec.h"
 
-enum guard_trigger { GUARD_CALM, GUARD_NOT_FINITE, GUARD_JUMP, GUARD_DRIFT };
+enum guard_trigger {
+    GUARD_CALM,
+    GUARD_NOT_FINITE,
+    GUARD_JUMP,
+    GUARD_DRIFT,
+    GUARD_REPLICAS /* ranks hold different values of one tensor */
+};
 enum guard_action {
     GUARD_GO_ON,
     GUARD_REPLAY,
@@ -53,7 +59,10 @@ struct guard_decision {
     uint64_t skip;        /* batches */
     double lr_factor;
     uint64_t lr_steps;
-    char layout[96]; /* replays are compared on the same layout alone */
+    bool replayed;    /* a replay on the same layout has shown the same numbers */
+    int64_t odd_rank; /* CORRUPT: the one rank that is not as all others; -1: cannot be told */
+    char layout[96];  /* replays are compared on the same layout alone */
+    char text[640];   /* for people */
 };
 struct guard_history {
     struct guard_decision *item; /* owned */
@@ -69,6 +78,9 @@ enum guard_action guard_step(const struct guard_spec *spec, const struct guard_h
  * Returns how many batches to pass over. */
 uint64_t guard_take_over(const struct guard_history *history, struct guard_state *state,
                          uint64_t step);
+/* The last one that goes back and that it is to take over; NULL: none. */
+const struct guard_decision *guard_going_back(const struct guard_history *history,
+                                              uint32_t applied);
 /* For the step: 1 or less. */
 double guard_lr_factor(const struct guard_state *state, uint64_t step);
 /* Did a later decision give up what lies behind this checkpoint? applied: of its state. */
@@ -77,7 +89,11 @@ bool guard_gave_up(const struct guard_history *history, uint32_t applied, uint64
 const struct guard_decision *guard_replaying(const struct guard_history *history);
 
 const char *guard_action_name(enum guard_action action);
-/* For people, one line. */
-void guard_explain(const struct guard_decision *d, char *text, size_t bytes);
+/* Writes d->text, from the rest; of GUARD_REPLICAS it is what is there already. */
+void guard_explain(struct guard_decision *d);
+/* Replicas differ at this step: CORRUPT. */
+struct guard_decision guard_replicas_differ(uint64_t epoch, uint64_t step, int64_t odd_rank,
+                                            const char *layout, const char *text);
+const char *guard_trigger_name(enum guard_trigger trigger);
 
 #endif

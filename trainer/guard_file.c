@@ -13,6 +13,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/utf8.h"
 #include "proto/manifest.h"
 #include "trainer/ckpt_facts.h"
 
@@ -86,17 +87,15 @@ static bool read_number(const json_t *object, const char *key, double *x)
 
 static char *encode(const struct guard_decision *d)
 {
-    static const char *const triggers[] = {"calm", "not_finite", "jump", "drift"};
-    char why[512];
-    guard_explain(d, why, sizeof why);
     json_t *root = json_pack(
-        "{s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:f,s:I,s:s,s:s,s:I}", "action",
-        guard_action_name(d->action), "trigger", triggers[d->trigger], "epoch",
+        "{s:s,s:s,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:f,s:I,s:b,s:I,s:s,s:s,s:I}", "action",
+        guard_action_name(d->action), "trigger", guard_trigger_name(d->trigger), "epoch",
         (json_int_t)d->epoch, "step", (json_int_t)d->step, "loss", number(d->loss), "mtp_loss",
         number(d->mtp_loss), "grad_norm", number(d->grad_norm), "median", number(d->median),
         "limit", number(d->limit), "back_to", (json_int_t)d->back_to, "skip_batches",
         (json_int_t)d->skip, "lr_factor", d->lr_factor, "lr_steps", (json_int_t)d->lr_steps,
-        "layout", d->layout, "text", why, "time_ms", (json_int_t)clock_wall_ms());
+        "replayed", (int)d->replayed, "odd_rank", (json_int_t)d->odd_rank, "layout", d->layout,
+        "text", d->text, "time_ms", (json_int_t)clock_wall_ms());
     char *text = json_dumps(root, FORM);
     json_decref(root);
     return text;
@@ -118,12 +117,15 @@ static bool parse(struct guard_decision *d, const char *line, size_t len)
     json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
     const char *action = "";
     const char *layout = "";
-    json_int_t epoch = 0, step = 0, back_to = 0, skip = 0, lr_steps = 0;
+    const char *text = "";
+    int replayed = 0;
+    json_int_t epoch = 0, step = 0, back_to = 0, skip = 0, lr_steps = 0, odd_rank = -1;
     *d = (struct guard_decision){0};
     bool good =
-        json_unpack(root, "{s:s,s:I,s:I,s:I,s:I,s:F,s:I,s:s}", "action", &action, "epoch", &epoch,
-                    "step", &step, "back_to", &back_to, "skip_batches", &skip, "lr_factor",
-                    &d->lr_factor, "lr_steps", &lr_steps, "layout", &layout) == 0 &&
+        json_unpack(root, "{s:s,s:I,s:I,s:I,s:I,s:F,s:I,s:s,s?s,s?b,s?I}", "action", &action,
+                    "epoch", &epoch, "step", &step, "back_to", &back_to, "skip_batches", &skip,
+                    "lr_factor", &d->lr_factor, "lr_steps", &lr_steps, "layout", &layout, "text",
+                    &text, "replayed", &replayed, "odd_rank", &odd_rank) == 0 &&
         parse_action(action, &d->action) && strlen(layout) < sizeof d->layout && epoch >= 0 &&
         step >= 0 && back_to >= 0 && skip >= 0 && skip <= 1000000000 && lr_steps >= 0 &&
         d->lr_factor >= 0 && d->lr_factor <= 1 && read_number(root, "loss", &d->loss) &&
@@ -135,7 +137,11 @@ static bool parse(struct guard_decision *d, const char *line, size_t len)
         d->back_to = (uint64_t)back_to;
         d->skip = (uint64_t)skip;
         d->lr_steps = (uint64_t)lr_steps;
+        d->replayed = replayed != 0;
+        d->odd_rank = odd_rank;
         snprintf(d->layout, sizeof d->layout, "%s", layout);
+        snprintf(d->text, sizeof d->text, "%s", text);
+        utf8_clean(d->text, strlen(d->text)); /* it may be cut */
     }
     json_decref(root);
     return good;

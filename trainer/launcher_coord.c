@@ -386,6 +386,7 @@ static int dispatch(struct coord *c, size_t i, const struct frame *f,
     const Ds__RankHello *hello = (const Ds__RankHello *)message;
     const Ds__StepReport *steps = (const Ds__StepReport *)message;
     const Ds__ShardReport *shard = (const Ds__ShardReport *)message;
+    const Ds__GuardReport *guard = (const Ds__GuardReport *)message;
     const Ds__StoreSet *set = (const Ds__StoreSet *)message;
     const Ds__StoreGet *get = (const Ds__StoreGet *)message;
     if (f->method != RPC_RANK_HELLO && !c->connections[i].greeted) {
@@ -410,6 +411,11 @@ static int dispatch(struct coord *c, size_t i, const struct frame *f,
         break;
     case RPC_SHARD_REPORT:
         if (is_ours(c, shard->job, shard->epoch, &why) && take_shard(c, shard, &fatal, &why) == 0) {
+            reply_empty(c, i, f);
+        }
+        break;
+    case RPC_GUARD_REPORT: /* it is in guard.jsonl */
+        if (is_ours(c, guard->job, guard->epoch, &why)) {
             reply_empty(c, i, f);
         }
         break;

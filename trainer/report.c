@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lib/buf.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -85,6 +86,13 @@ static void write_line(const struct report_step *s)
     (void)ignored;
 }
 
+static unsigned layer_of(const struct router *router)
+{
+    unsigned layer = 0;
+    sscanf(router->name, "model.layers.%u.", &layer);
+    return layer;
+}
+
 static void write_events(struct report *r, const struct report_step *s)
 {
     const struct tfevents_scalar all[] = {
@@ -110,9 +118,7 @@ static void write_events(struct report *r, const struct report_step *s)
         }
     }
     for (size_t i = 0; i < s->router_count; i++) {
-        unsigned layer = 0;
-        sscanf(s->routers[i].name, "model.layers.%u.", &layer);
-        snprintf(tag[i], sizeof tag[i], "balance/maxvio_layer_%02u", layer);
+        snprintf(tag[i], sizeof tag[i], "balance/maxvio_layer_%02u", layer_of(&s->routers[i]));
         there[n++] = (struct tfevents_scalar){tag[i], s->layer_maxvio[i]};
     }
     struct err err = {0};
@@ -143,9 +149,18 @@ static void send_metric(struct report *r, const struct report_step *s)
     m.balance_maxvio = s->balance_maxvio;
     m.has_valid_loss = !isnan(s->valid_loss);
     m.valid_loss = s->valid_loss;
+    m.has_valid_maxvio = !isnan(s->valid_maxvio);
+    m.valid_maxvio = s->valid_maxvio;
+    struct buf layers = {0};
+    for (size_t i = 0; i < s->router_count; i++) {
+        buf_printf(&layers, "%s%u:%.3f", i > 0 ? "," : "", layer_of(&s->routers[i]),
+                   s->layer_maxvio[i]);
+    }
+    m.layer_maxvio = s->router_count > 0 ? (char *)(uintptr_t)buf_cstr(&layers) : NULL;
     m.has_step_ms = 1;
     m.step_ms = (uint64_t)s->step_ms;
     reporter_step(r->reporter, &m, r->steps, (uint64_t)s->ckpt_stall_ms, (uint64_t)s->data_wait_ms);
+    buf_fini(&layers);
 }
 
 void report_step(struct report *r, const struct report_step *s)

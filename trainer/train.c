@@ -25,6 +25,7 @@
 #include "trainer/ckpt_find.h"
 #include "trainer/ckpt_load.h"
 #include "trainer/ckpt_save.h"
+#include "trainer/fault.h"
 #include "trainer/feed.h"
 #include "trainer/grad.h"
 #include "trainer/model.h"
@@ -65,6 +66,8 @@ struct train {
     int32_t *tokens; /* this rank's sequences of a step, or a micro-batch of validation */
     int64_t saved_at_ms, step_began_ns;
     int64_t stall_ms, data_wait_ns;
+    int64_t compare_ns; /* of all comparisons of replicas together */
+    uint64_t compares;
 };
 
 /* What is summed over the ranks once a step. */
@@ -298,7 +301,7 @@ static int setup(struct train *t, struct err *err)
     my_share(t, t->spec->global_batch, &first, &count);
     t->tokens = mem_alloc_array((size_t)count * (t->spec->sequence_length + 1), sizeof *t->tokens);
     ckpt_facts_init(&t->at, o->spec, o->config, o->mesh, o->threads, t->feed.train_tokens);
-    TRY(watch_init(&t->watch, t->spec, &t->at, o->world, o->ckpt_dir, o->epoch, err));
+    TRY(watch_init(&t->watch, t->spec, &t->at, o->world, o->reporter, o->ckpt_dir, o->epoch, err));
     TRY(begin_run(t, err));
     rc = report_init(&t->report, o->mesh->rank == 0, o->reporter, o->epoch, t->spec->steps,
                      o->tb_dir, t->at.step + 1, err);
@@ -357,6 +360,7 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     const struct pipeline_feed feed = {t, train_tokens};
     int64_t start = clock_boot_ns();
     int rc = feed_train(&t->feed, first, (uint32_t)count, t->tokens, err);
+    fault_tokens(&t->spec->fault, &t->feed, first, (uint32_t)count, t->tokens, t->o->epoch);
     t->data_wait_ns += clock_boot_ns() - start;
     TRY(agree(t->o->world, rc, "reading the data", err));
     model_zero_grad(t->model);
@@ -364,6 +368,7 @@ static int accumulate_gradients(struct train *t, struct model_losses *sums, stru
     TRY(pipeline_train(&t->pipeline, &feed, (uint32_t)(count / t->spec->micro_batch), 1.0 / targets,
                        sums, err));
     TRY(tie_sum_gradient(t->model, t->o->ends, err));
+    fault_gradient(&t->spec->fault, t->model, t->o->op, t->now.step, t->o->mesh->rank, t->o->epoch);
     return zero_reduce(&t->zero, err);
 }
 
@@ -445,6 +450,7 @@ static int optimise(struct train *t, struct report_step *out, double *sums, stru
     out->routers = t->routers;
     out->router_count = t->router_count;
     balance_update(t->routers, t->router_count, t->now.bias_speed);
+    fault_weight(&t->spec->fault, t->model, o->op, step, o->mesh->rank, o->epoch);
     model_refresh(t->model);
     t->at.step = step;
     t->at.tokens += (uint64_t)sums[TOKENS];
@@ -503,17 +509,29 @@ static bool validation_is_due(const struct train *t)
            (step == 1 || step == t->spec->steps || step % every == 0);
 }
 
-static int save(struct train *t, struct err *err)
+static int compare_replicas(struct train *t, struct err *err)
 {
     const struct train_options *o = t->o;
     const struct replica_groups groups = {.world = o->world, .batch = o->batch, .data = o->data};
-    int rc = replicas_check(&t->tensors, o->op, o->mesh, &groups, err);
-    if (rc == ERR_SILENT) {
-        return err_wrap(err, "step %" PRIu64 " is not saved", t->at.step);
-    }
-    TRY(rc);
+    struct replica_finding finding;
+    int64_t start = clock_boot_ns();
+    int rc = replicas_check(&t->tensors, o->op, o->mesh, &groups, &finding, err);
+    t->compare_ns += clock_boot_ns() - start;
+    t->compares++;
+    return rc == ERR_SILENT ? watch_replicas(&t->watch, t->at.step, &finding, err) : rc;
+}
+
+static bool compare_is_due(const struct train *t)
+{
+    uint32_t every = t->spec->guard.compare_every;
+    return every > 0 && t->at.step % every == 0;
+}
+
+static int save(struct train *t, struct err *err)
+{
+    TRY(compare_replicas(t, err));
     int64_t stall_ms = 0;
-    rc = ckpt_save(t->saver, &t->at, &stall_ms, err);
+    int rc = ckpt_save(t->saver, &t->at, &stall_ms, err);
     t->stall_ms += stall_ms;
     t->saved_at_ms = clock_boot_ms();
     return rc;
@@ -595,6 +613,8 @@ static int loop(struct train *t, struct err *err)
         if (sums[SAVE] > 0 || last || stop) {
             int rc = save(t, err);
             TRY(agree(t->o->world, rc, "checkpoint", err));
+        } else if (compare_is_due(t)) {
+            TRY(compare_replicas(t, err));
         }
         finish_report(t, &out);
         if (last || stop) {
@@ -612,6 +632,10 @@ int train_run(const struct train_options *options, struct err *err)
     int rc = setup(&t, err);
     if (rc == 0) {
         rc = loop(&t, err);
+    }
+    if (rc == 0 && t.compares > 0 && options->mesh->rank == 0 && options->mesh->world > 1) {
+        log_info("compared the replicas %" PRIu64 " times, %.1f ms each", t.compares,
+                 (double)t.compare_ns / 1e6 / (double)t.compares);
     }
     teardown(&t);
     return rc;

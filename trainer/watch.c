@@ -9,8 +9,13 @@
 
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "proto/ds.pb-c.h"
+#include "proto/reporter.h"
 #include "trainer/agree.h"
 #include "trainer/guard_file.h"
+
+#define TELL_MS        5000
+#define TOLD_AGAIN_MAX 64
 
 static char *root_of(const char *ckpt_dir)
 {
@@ -19,6 +24,45 @@ static char *root_of(const char *ckpt_dir)
     free(copy);
     return root;
 }
+
+/* ---- to the coordinator */
+
+static void send_report(const struct watch *w, const char *action, uint64_t decided, uint64_t step,
+                        const char *text, const uint64_t *back_to, int64_t odd_rank)
+{
+    Ds__GuardReport m = DS__GUARD_REPORT__INIT;
+    m.decided = decided;
+    m.action = (char *)(uintptr_t)action;
+    m.step = step;
+    m.text = (char *)(uintptr_t)text;
+    m.has_back_to = back_to != NULL;
+    m.back_to = back_to != NULL ? *back_to : 0;
+    m.has_odd_rank = odd_rank >= 0;
+    m.odd_rank = m.has_odd_rank ? (uint32_t)odd_rank : 0;
+    if (w->reporter != NULL) {
+        reporter_guard(w->reporter, &m);
+    }
+}
+
+static void tell(const struct watch *w, const struct guard_decision *d)
+{
+    bool back = d->action == GUARD_ROLLBACK || d->action == GUARD_LOWER;
+    send_report(w, guard_action_name(d->action), d->epoch, d->step, d->text,
+                back ? &d->back_to : NULL, d->odd_rank);
+}
+
+/* The coordinator is to know it before it hears of our end. If it does not hear us, the next
+ * attempt says it again. */
+static void tell_now(const struct watch *w, const struct guard_decision *d)
+{
+    struct err why = {0};
+    tell(w, d);
+    if (w->reporter != NULL && reporter_flush(w->reporter, TELL_MS, &why) == ERR_TIMEOUT) {
+        log_warn("guard: the coordinator has not acknowledged the decision yet: %s", why.text);
+    }
+}
+
+/* ---- */
 
 /* Rank 0's history on all. */
 static int share_history(struct watch *w, struct err *err)
@@ -37,10 +81,14 @@ static int share_history(struct watch *w, struct err *err)
 }
 
 int watch_init(struct watch *w, const struct train_spec *spec, const struct ckpt_facts *facts,
-               struct comm *world, const char *ckpt_dir, uint64_t epoch, struct err *err)
+               struct comm *world, struct reporter *reporter, const char *ckpt_dir, uint64_t epoch,
+               struct err *err)
 {
-    *w = (struct watch){
-        .spec = &spec->guard, .world = world, .root = root_of(ckpt_dir), .epoch = epoch};
+    *w = (struct watch){.spec = &spec->guard,
+                        .world = world,
+                        .reporter = world->rank == 0 ? reporter : NULL,
+                        .root = root_of(ckpt_dir),
+                        .epoch = epoch};
     snprintf(w->layout, sizeof w->layout, "pp%u ep%u dp%u zero%u threads%u job %.16s",
              facts->pipeline, facts->expert, facts->data, facts->parted, facts->threads,
              facts->spec_sha256);
@@ -49,6 +97,10 @@ int watch_init(struct watch *w, const struct train_spec *spec, const struct ckpt
     }
     int rc = world->rank == 0 ? guard_history_read(&w->history, w->root, err) : 0;
     TRY(agree(world, rc, "reading the guard's decisions", err));
+    size_t told = w->history.count > TOLD_AGAIN_MAX ? w->history.count - TOLD_AGAIN_MAX : 0;
+    for (size_t i = told; i < w->history.count; i++) {
+        tell(w, &w->history.item[i]);
+    }
     TRY(share_history(w, err));
     /* Only equal layouts are compared, so that of rank 0 stands for all. */
     return world->ops->broadcast(world, w->layout, sizeof w->layout, 0, err);
@@ -99,6 +151,7 @@ void watch_take_over(struct watch *w, const struct train_spec *spec, bool own,
     if (!w->spec->enabled) {
         return;
     }
+    const struct guard_decision *back = guard_going_back(&w->history, at->guard.applied);
     uint64_t batches = guard_take_over(&w->history, &at->guard, at->step);
     uint64_t first = cursor->position;
     uint64_t next = cursor_nth(cursor, batches * schedule_batch(spec, at->tokens));
@@ -113,9 +166,13 @@ void watch_take_over(struct watch *w, const struct train_spec *spec, bool own,
         log_info("guard: replaying from step %" PRIu64 " to step %" PRIu64, at->step, replay->step);
     }
     if (batches > 0) {
-        log_info("guard: from step %" PRIu64 " on, passing over %" PRIu64
-                 " batches: sequences %" PRIu64 " to %" PRIu64,
-                 at->step, batches, first, next);
+        char text[160];
+        snprintf(text, sizeof text,
+                 "from step %" PRIu64 " on, passing over %" PRIu64 " batches: sequences %" PRIu64
+                 " to %" PRIu64,
+                 at->step, batches, first, next - 1);
+        log_info("guard: %s", text);
+        send_report(w, "skip", back->epoch, at->step, text, NULL, -1);
     }
     if (guard_lr_factor(&at->guard, at->step + 1) < 1) {
         log_info("guard: %g times the learning rate until step %" PRIu64, at->guard.lr_factor,
@@ -141,33 +198,44 @@ static int record(struct watch *w, struct guard_decision *d, struct err *err)
     if (d->action == GUARD_ROLLBACK || d->action == GUARD_LOWER) {
         d->back_to = guard_back_to(w->root, &w->history, d->back_to);
     }
-    return guard_history_add(w->root, d, err);
+    guard_explain(d);
+    return w->spec->enabled ? guard_history_add(w->root, d, err) : 0;
+}
+
+/* Collective. Returns what the process ends with, which the text says on all ranks. */
+static int decide(struct watch *w, struct guard_decision *d, struct err *err)
+{
+    int rc = w->world->rank == 0 ? record(w, d, err) : 0;
+    TRY(agree(w->world, rc, "recording the guard's decision", err));
+    if (w->world->rank == 0) {
+        log_warn("guard: %s: %s", guard_action_name(d->action), d->text);
+        tell_now(w, d);
+    }
+    TRY(w->world->ops->broadcast(w->world, d, sizeof *d, 0, err));
+    int code = d->action == GUARD_CORRUPT ? ERR_SILENT
+               : d->action == GUARD_HOLD  ? ERR_NUMERIC
+                                          : ERR_AGAIN;
+    return err_set(err, code, "%s", d->text);
 }
 
 int watch_step(struct watch *w, struct guard_state *state, const struct guard_sample *sample,
                struct err *err)
 {
     struct guard_decision d;
-    char text[512];
     if (!w->spec->enabled) {
         return check_finite(sample, err);
     }
     enum guard_action action =
         guard_step(w->spec, &w->history, state, sample, w->epoch, w->layout, &d);
-    if (action == GUARD_GO_ON) {
-        return 0;
-    }
-    int rc = w->world->rank == 0 ? record(w, &d, err) : 0;
-    TRY(agree(w->world, rc, "recording the guard's decision", err));
-    TRY(w->world->ops->broadcast(w->world, &d.back_to, sizeof d.back_to, 0, err));
-    guard_explain(&d, text, sizeof text);
-    if (w->world->rank == 0) {
-        log_warn("guard: %s: %s", guard_action_name(action), text);
-    }
-    int code = action == GUARD_CORRUPT ? ERR_SILENT
-               : action == GUARD_HOLD  ? ERR_NUMERIC
-                                       : ERR_AGAIN;
-    return err_set(err, code, "%s", text);
+    return action == GUARD_GO_ON ? 0 : decide(w, &d, err);
+}
+
+int watch_replicas(struct watch *w, uint64_t step, const struct replica_finding *finding,
+                   struct err *err)
+{
+    struct guard_decision d =
+        guard_replicas_differ(w->epoch, step, finding->odd_rank, w->layout, finding->text);
+    return decide(w, &d, err);
 }
 
 size_t watch_decided(const char *ckpt_dir, bool *another)

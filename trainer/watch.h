@@ -13,19 +13,25 @@
 #include "trainer/comm.h"
 #include "trainer/cursor.h"
 #include "trainer/guard.h"
+#include "trainer/replicas.h"
+
+struct reporter;
 
 struct watch {
     const struct guard_spec *spec; /* borrowed */
     struct comm *world;            /* borrowed */
+    struct reporter *reporter;     /* borrowed; or NULL */
     char *root;                    /* owned; the folder of the attempts' folders */
     uint64_t epoch;
     struct guard_history history;
     char layout[96];
 };
 
-/* ckpt_dir: of this attempt. Rank 0 reads the file for all. Collective. */
+/* ckpt_dir: of this attempt. Rank 0 reads the file for all, and tells the coordinator again what
+ * may not have arrived. reporter: NULL for none. Collective. */
 int watch_init(struct watch *w, const struct train_spec *spec, const struct ckpt_facts *facts,
-               struct comm *world, const char *ckpt_dir, uint64_t epoch, struct err *err);
+               struct comm *world, struct reporter *reporter, const char *ckpt_dir, uint64_t epoch,
+               struct err *err);
 void watch_fini(struct watch *w); /* a zeroed one is fine */
 
 /* Is that checkpoint one of this run's? They are ROOT/ATTEMPT/step-STEP. */
@@ -41,6 +47,10 @@ void watch_take_over(struct watch *w, const struct train_spec *spec, bool own,
  * decided; ERR_NUMERIC: a person has to; ERR_SILENT. The same on every rank. */
 int watch_step(struct watch *w, struct guard_state *state, const struct guard_sample *sample,
                struct err *err);
+/* After it, when replicas_check found something. Returns ERR_SILENT with what it was. Collective.
+ */
+int watch_replicas(struct watch *w, uint64_t step, const struct replica_finding *finding,
+                   struct err *err);
 
 /* How many decisions there are; *another: the last one is for the next attempt to carry out. */
 size_t watch_decided(const char *ckpt_dir, bool *another);

@@ -54,7 +54,7 @@ struct rank_server {
 /* A report is acknowledged only by the coordinator, and a rank's exit is told only after that. */
 static bool is_report(uint16_t method)
 {
-    return method == RPC_STEP_REPORT || method == RPC_SHARD_REPORT;
+    return method == RPC_STEP_REPORT || method == RPC_SHARD_REPORT || method == RPC_GUARD_REPORT;
 }
 
 static void busy(struct rank_server *server, uint64_t job, uint64_t epoch, uint32_t rank, int delta)
@@ -313,12 +313,16 @@ static int take(struct rank_conn *c, const struct frame *f, const ProtobufCMessa
     const Ds__StoreGet *get = (const Ds__StoreGet *)message;
     const Ds__StepReport *step = (const Ds__StepReport *)message;
     const Ds__ShardReport *shard = (const Ds__ShardReport *)message;
+    const Ds__GuardReport *guard = (const Ds__GuardReport *)message;
     switch (f->method) {
     case RPC_STEP_REPORT:
         TRY(check_origin(c, step->job, step->epoch, err));
         break;
     case RPC_SHARD_REPORT:
         TRY(check_origin(c, shard->job, shard->epoch, err));
+        break;
+    case RPC_GUARD_REPORT:
+        TRY(check_origin(c, guard->job, guard->epoch, err));
         break;
     case RPC_STORE_GET:
         TRY(check_origin(c, get->job, get->epoch, err));

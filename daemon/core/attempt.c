@@ -10,6 +10,7 @@
 #include "daemon/core/job.h"
 #include "daemon/core/ledger.h"
 #include "daemon/core/node.h"
+#include "daemon/core/quarantine.h"
 #include "daemon/core/recover.h"
 #include "daemon/core/topology.h"
 #include "lib/err.h"
@@ -315,6 +316,7 @@ void attempt_start(struct core *core, struct job *job, struct node *const *nodes
         .stop_acked_ms = ROW_NONE,
         .saved_ms = ROW_NONE,
         .crossings = topology_crossings(nodes, node_count),
+        .guard_back_to = ROW_NONE,
     };
     core_mark(core, TABLE_ATTEMPT, &attempt->row);
     for (uint32_t i = 0; i < node_count; i++) {
@@ -439,8 +441,6 @@ static void finish_when_all_ended(struct core *core, struct attempt *attempt)
 
 static void end_node(struct core *core, struct attempt_node *an)
 {
-    struct attempt *attempt = an->attempt;
-    attempt->ending_ms = attempt->ending_ms != 0 ? attempt->ending_ms : core->now_ms;
     an->row.phase = PHASE_ENDED;
     core_mark(core, TABLE_ATTEMPT_NODE, &an->row);
     if (an->node->session != 0) {
@@ -448,7 +448,7 @@ static void end_node(struct core *core, struct attempt_node *an)
                  "recorded");
     }
     release(core, an);
-    finish_when_all_ended(core, attempt);
+    finish_when_all_ended(core, an->attempt);
 }
 
 void attempt_stop(struct core *core, struct attempt *attempt, const char *cause)
@@ -557,6 +557,10 @@ void attempt_apply_report(struct core *core, struct attempt_node *an,
     enum phase phase = phases[report->phase <= 3 ? report->phase : 0];
     for (size_t i = 0; i < report->exit_count; i++) {
         record_exit(core, an, &report->exits[i]);
+    }
+    if (report->stuck != NULL && report->stuck[0] != 0 && phase != PHASE_ENDED) {
+        quarantine_stuck(core, an, report->stuck);
+        return;
     }
     bool has_error = report->error != NULL && report->error[0] != 0;
     if (phase == PHASE_ENDED && !has_error) {

@@ -171,7 +171,7 @@ static const char *check_ckpts(const struct core *core, const struct job *job)
             return wrong("checkpoint %" PRIu64 " is not this job's, or from its future",
                          ckpt->row.id);
         }
-        kept += ckpt->row.state == CKPT_COMMITTED && !ckpt->row.pinned;
+        kept += ckpt_is_good(ckpt) && !ckpt->row.pinned;
         bool is_live =
             job->attempt->row.state != ATTEMPT_ENDED && job->attempt->row.epoch == ckpt->row.epoch;
         if (ckpt->row.state == CKPT_WRITING && !is_live) {
@@ -184,9 +184,10 @@ static const char *check_ckpts(const struct core *core, const struct job *job)
             }
         }
     }
-    if (kept > job->row.ckpt_keep) {
+    int64_t most = job->row.ckpt_keep + (job->row.guard_rollback > 0 ? CKPT_FOR_GUARD_MAX : 0);
+    if (kept > most) {
         return wrong("job %" PRIu64 " keeps %" PRId64 " checkpoints, not %" PRId64, job->row.id,
-                     kept, job->row.ckpt_keep);
+                     kept, most);
     }
     const struct ckpt *newest = ckpt_newest(job);
     if (job->row.ckpt_id != (newest != NULL ? newest->row.id : 0)) {

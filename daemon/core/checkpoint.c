@@ -113,11 +113,19 @@ void ckpt_detach_job(struct core *core, struct job *job)
 struct ckpt *ckpt_newest(const struct job *job)
 {
     for (size_t i = job->ckpt_count; i-- > 0;) {
-        if (job->ckpts[i]->row.state == CKPT_COMMITTED) {
+        if (ckpt_is_good(job->ckpts[i])) {
             return job->ckpts[i];
         }
     }
     return NULL;
+}
+
+bool ckpt_is_good(const struct ckpt *ckpt)
+{
+#ifdef MUTANT_guard_resumes_given_up
+    return ckpt->row.state == CKPT_COMMITTED;
+#endif
+    return ckpt->row.state == CKPT_COMMITTED && !ckpt->row.given_up;
 }
 
 struct ckpt *ckpt_newest_of_epoch(const struct job *job, uint64_t epoch)
@@ -320,17 +328,61 @@ void ckpt_drop_unfinished(struct core *core, struct job *job, uint64_t epoch)
     }
 }
 
-/* The newest ckpt_keep stay, and the pinned ones. */
+void ckpt_give_up(struct core *core, struct job *job, uint64_t epoch, int64_t back_to,
+                  const char *why)
+{
+    for (size_t i = 0; i < job->ckpt_count; i++) {
+        struct ckpt *ckpt = job->ckpts[i];
+        bool there = ckpt->row.state == CKPT_WRITING || ckpt->row.state == CKPT_COMMITTED;
+        if (there && ckpt->row.epoch <= epoch && ckpt->row.step > back_to && !ckpt->row.given_up) {
+            ckpt->row.given_up = true;
+            row_set_text(&ckpt->row.reason, why);
+            core_mark(core, TABLE_CHECKPOINT, &ckpt->row);
+        }
+    }
+    set_newest(core, job);
+}
+
+/* The oldest of those that are good and lie in one stretch of `rollback` steps stands for it. */
+static bool stands_for_its_stretch(const struct job *job, size_t i)
+{
+    int64_t stretch = job->ckpts[i]->row.step / job->row.guard_rollback;
+    while (i-- > 0) {
+        if (ckpt_is_good(job->ckpts[i])) {
+            return job->ckpts[i]->row.step / job->row.guard_rollback != stretch;
+        }
+    }
+    return true;
+}
+
+/* The newest ckpt_keep stay, and the pinned ones. A guard that goes back `rollback` steps needs one
+ * that old: so beyond those, one a stretch of so many steps, up to one that is old enough: three at
+ * most. What was given up stays until there is something newer. */
 static void retain(struct core *core, struct job *job)
 {
     int64_t kept = 0;
+    int64_t old_enough = 0;
+    bool reaches_back = job->row.guard_rollback == 0;
     for (size_t i = job->ckpt_count; i-- > 0;) {
         struct ckpt *ckpt = job->ckpts[i];
         if (ckpt->row.state != CKPT_COMMITTED) {
             continue;
         }
-        if (++kept > job->row.ckpt_keep && !ckpt->row.pinned) {
+        if (ckpt->row.given_up) {
+            if (!ckpt->row.pinned) {
+                remove_files(core, ckpt, "the guard went back behind it");
+            }
+            continue;
+        }
+        old_enough = kept == 0 ? ckpt->row.step - job->row.guard_rollback : old_enough;
+#ifdef MUTANT_guard_nothing_old
+        reaches_back = true;
+#endif
+        if (++kept > job->row.ckpt_keep && !ckpt->row.pinned &&
+            (reaches_back || !stands_for_its_stretch(job, i))) {
             remove_files(core, ckpt, "newer ones are kept (checkpoint.keep)");
+        } else {
+            reaches_back = reaches_back || ckpt->row.step <= old_enough;
         }
     }
 }
@@ -415,6 +467,8 @@ static struct ckpt *create(struct core *core, struct attempt *attempt,
         .created_ms = core->now_ms,
         .step_at_ms = passed ? job->row.step_at_ms : core->now_ms,
         .committed_ms = ROW_NONE,
+        .given_up = attempt->row.guard_back_to != ROW_NONE &&
+                    (int64_t)shard->step > attempt->row.guard_back_to,
     };
     char dir[4096];
     ckpt_attempt_dir(core, job, attempt, dir, sizeof dir);
@@ -438,8 +492,10 @@ static void commit(struct core *core, struct attempt *attempt, struct ckpt *ckpt
     ckpt->row.committed_ms = core->now_ms;
     row_set_text(&ckpt->row.sha256, sha256);
     set_newest(core, job);
-    job->row.fruitless = 0;
-    meter_keep_waits(core, attempt);
+    if (!ckpt->row.given_up) { /* else it was on its way when the guard went back: no progress */
+        job->row.fruitless = 0;
+        meter_keep_waits(core, attempt);
+    }
     attempt_saved(core, attempt, core->now_ms - ckpt->row.step_at_ms);
     core_event(core, "ckpt.committed", job->row.id, ckpt->row.epoch, 0,
                "checkpoint %" PRIu64 " of job %" PRIu64 " (%s) at step %" PRId64
@@ -447,7 +503,9 @@ static void commit(struct core *core, struct attempt *attempt, struct ckpt *ckpt
                ckpt->row.id, job->row.id, job->row.name, ckpt->row.step, ckpt->row.bytes,
                ckpt->row.world_size);
     order_from_carrier(core, ckpt);
-    retain(core, job);
+    if (!ckpt->row.given_up) {
+        retain(core, job);
+    }
 }
 
 static bool same_shard(const struct ckpt_shard *known, const struct input_shard *shard)

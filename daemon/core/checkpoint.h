@@ -15,6 +15,8 @@
 
 #define CKPT_FILE_MAX   127
 #define CKPT_LAYOUT_MAX 65536
+/* Kept beyond checkpoint.keep, so that a guard can go back. */
+#define CKPT_FOR_GUARD_MAX 3
 
 /* Inputs. */
 void ckpt_shard_report(struct core *core, const struct input *in);
@@ -23,7 +25,12 @@ void ckpt_published(struct core *core, const struct input *in);
 void ckpt_removed(struct core *core, const struct input *in);
 void ckpt_timer(struct core *core, uint64_t id);
 
-/* The newest committed one of the job, in the order of training; NULL when there is none. */
+/* Committed, and not given up. */
+bool ckpt_is_good(const struct ckpt *ckpt);
+/* Those of attempts up to this epoch, of later steps, are never resumed from. */
+void ckpt_give_up(struct core *core, struct job *job, uint64_t epoch, int64_t back_to,
+                  const char *why);
+/* The newest good one of the job, in the order of training; NULL when there is none. */
 struct ckpt *ckpt_newest(const struct job *job);
 /* The newest one of this epoch. */
 struct ckpt *ckpt_newest_of_epoch(const struct job *job, uint64_t epoch);

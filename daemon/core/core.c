@@ -9,6 +9,7 @@
 
 #include "daemon/core/attempt.h"
 #include "daemon/core/checkpoint.h"
+#include "daemon/core/guard.h"
 #include "daemon/core/job.h"
 #include "daemon/core/job_change.h"
 #include "daemon/core/job_wait.h"
@@ -517,6 +518,9 @@ static void dispatch(struct core *core, const struct input *in)
         break;
     case INPUT_RESERVATION_CANCEL:
         reservation_cancel(core, in);
+        break;
+    case INPUT_GUARD_REPORT:
+        guard_report(core, in);
         break;
     case INPUT_STOP_ACKED:
         attempt_stop_acked(core, in);

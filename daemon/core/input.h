@@ -42,6 +42,7 @@ enum input_kind {
     INPUT_RESERVATION_CREATE, /* the reply's id is its id */
     INPUT_RESERVATION_CANCEL,
     INPUT_STOP_ACKED, /* a worker acknowledged EFFECT_ATTEMPT_STOP */
+    INPUT_GUARD_REPORT,
 };
 
 struct input_submit {
@@ -60,7 +61,7 @@ struct input_gpu {
     const char *uuid;
     const char *model;
     uint64_t memory_bytes;
-    const char *health; /* "ok", "ok: " and what is worth saying, or what is wrong */
+    const char *health; /* "ok" or what is wrong */
 };
 struct input_exit {
     uint32_t rank;
@@ -73,7 +74,7 @@ struct input_exit {
 struct input_attempt_report {
     uint64_t job, epoch;
     uint32_t phase;
-    const char *error; /* or NULL */
+    const char *error, *stuck; /* or NULL */
     const struct input_exit *exits;
     size_t exit_count;
 };
@@ -96,6 +97,8 @@ struct input_metric {
     uint64_t step, epoch, tokens;
     /* NaN: absent */
     double loss, mtp_loss, grad_norm, lr, tokens_per_s, balance_maxvio, valid_loss;
+    double valid_maxvio;
+    const char *layer_maxvio; /* such as 4:0.31,5:0.28; or NULL */
     uint64_t step_ms;
 };
 struct input_steps {
@@ -103,6 +106,14 @@ struct input_steps {
     const struct input_metric *metrics;
     size_t metric_count;
     uint64_t ckpt_stall_ms, data_wait_ms;
+};
+
+/* As GuardReport. */
+struct input_guard {
+    uint64_t job, epoch, decided, step, back_to;
+    const char *action, *text;
+    bool has_odd_rank;
+    uint32_t odd_rank;
 };
 
 /* Changes the fields named in `fields`, leaves the others alone. INT64_MIN lifts a limit. */
@@ -209,6 +220,7 @@ struct input {
         struct input_attempt_report attempt;
         struct input_shard shard;
         struct input_steps steps;
+        struct input_guard guard;
     } u;
 };
 

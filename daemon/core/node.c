@@ -7,6 +7,7 @@
 #include "daemon/core/checkpoint.h"
 #include "daemon/core/ledger.h"
 #include "lib/err.h"
+#include "lib/mem.h"
 
 bool node_is_usable(const struct node *node)
 {
@@ -18,14 +19,6 @@ bool node_is_usable(const struct node *node)
     return node->row.state == NODE_UP && node->session != 0 && node->leftover_count == 0;
 }
 
-/* "ok" alone, or with what is worth saying (worker/gpu_facts.h). */
-static bool gpu_is_well(const struct gpu *gpu)
-{
-    const char *health = gpu->row.health;
-    return gpu->row.present && strncmp(health, "ok", 2) == 0 &&
-           (health[2] == 0 || health[2] == ':');
-}
-
 bool gpu_is_free(const struct gpu *gpu)
 {
 #ifdef MUTANT_double_allocation
@@ -33,7 +26,7 @@ bool gpu_is_free(const struct gpu *gpu)
         return true;
     }
 #endif
-    return gpu->allocation == NULL && gpu_is_well(gpu);
+    return gpu->allocation == NULL && gpu->row.present && strcmp(gpu->row.health, "ok") == 0;
 }
 
 void node_recount(struct node *node)
@@ -42,7 +35,7 @@ void node_recount(struct node *node)
     for (size_t i = 0; i < node->gpu_count; i++) {
         node->free += gpu_is_free(node->gpus[i]);
         node->present += node->gpus[i]->row.present;
-        node->healthy += gpu_is_well(node->gpus[i]);
+        node->healthy += node->gpus[i]->row.present && strcmp(node->gpus[i]->row.health, "ok") == 0;
     }
 }
 
@@ -148,6 +141,15 @@ void node_settle(struct core *core, struct node *node)
         }
     }
     core->sched_due = true;
+}
+
+void node_add_leftover(struct node *node, uint64_t job, uint64_t epoch)
+{
+    void *leftovers = node->leftovers;
+    mem_grow(&leftovers, &node->leftover_capacity, node->leftover_count + 1,
+             sizeof *node->leftovers);
+    node->leftovers = leftovers;
+    node->leftovers[node->leftover_count++] = (struct leftover){.job = job, .epoch = epoch};
 }
 
 void node_leftover_ended(struct core *core, struct node *node, uint64_t job, uint64_t epoch)

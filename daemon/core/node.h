@@ -31,6 +31,8 @@ void node_settle(struct core *core, struct node *node);
 /* Takes an accelerator back from its allocation; kept_ms as in meter_switch. */
 void node_free_gpu(struct core *core, struct gpu *gpu, int64_t kept_ms);
 /* A worker says that an attempt which is not its any more has ended there. */
+/* Ranks of an attempt that is over still run there: until they ended it is fenced. */
+void node_add_leftover(struct node *node, uint64_t job, uint64_t epoch);
 void node_leftover_ended(struct core *core, struct node *node, uint64_t job, uint64_t epoch);
 
 /* Connected, UP, and nothing there that should not be. */

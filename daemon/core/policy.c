@@ -8,18 +8,15 @@ void policy_default(struct policy *policy)
     static const struct policy_class classes[] = {
         {"low", -1000000}, {"normal", 0}, {"high", 1000}, {"urgent", 100000}};
     *policy = (struct policy){
-        .priority = {.age = 10,
+        .priority = {.age = 100,
                      .age_full_ms = 7 * DAY_MS,
-                     .fair_share = 10,
+                     .fair_share = 100,
                      .half_life_ms = 7 * DAY_MS,
-                     .slowdown = 10,
-                     .size = 5,
+                     .size = 0,
                      .restart = 1000},
         .backfill = {.reservations = 1,
                      .depth = 100000,
                      .horizon_ms = 30 * DAY_MS,
-                     .overtaken_ms = DAY_MS / 2,
-                     .overtaken_lengths = 2,
                      .shortest_first = true},
         .assumed_runtime_ms = DAY_MS,
         .preemption = {.enabled = true,

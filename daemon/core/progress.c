@@ -29,6 +29,8 @@ static void append_metric(struct core *core, const struct job *job, const struct
     row->tokens_per_s = m->tokens_per_s;
     row->balance_maxvio = m->balance_maxvio;
     row->valid_loss = m->valid_loss;
+    row->valid_maxvio = m->valid_maxvio;
+    row_set_text(&row->layer_maxvio, m->layer_maxvio);
     row->step_ms = m->step_ms > 0 ? (int64_t)m->step_ms : ROW_NONE;
 }
 

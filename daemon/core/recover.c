@@ -278,6 +278,43 @@ static void judge(const struct core *core, const struct job *job, struct verdict
     append_last_words(v, root->last_words);
 }
 
+/* The guard has said what is to become of it, whatever the exits look like. Its ladder ends by
+ * itself, so its restarts cost no budget; but corruption does: it may come back for ever. */
+static bool judge_guard(const struct job *job, struct verdict *v)
+{
+    static const struct {
+        const char *guard, *cause, *class;
+        enum verdict_action action;
+        bool counts;
+    } rules[] = {
+        {"replay", "guard_replay", "guard", VERDICT_RETRY, false},
+        {"rollback", "guard_rollback", "guard", VERDICT_RETRY, false},
+        {"lower", "guard_lower", "guard", VERDICT_RETRY, false},
+        {"hold", "guard_hold", "numeric", VERDICT_HOLD, false},
+        {"corrupt", "guard_corrupt", "silent_corruption", VERDICT_RETRY, true},
+    };
+    const struct attempt_row *row = &job->attempt->row;
+    for (size_t i = 0; row->guard != NULL && i < sizeof rules / sizeof rules[0]; i++) {
+        if (strcmp(rules[i].guard, row->guard) == 0) {
+            const struct rank_exit_row *root = root_cause(job->attempt);
+            set(v, rules[i].action, rules[i].cause, rules[i].class);
+            v->counts = rules[i].counts;
+            v->exit_code =
+                root != NULL && root->signal == 0 && root->code >= 0 ? root->code : ROW_NONE;
+            v->exit_signal = root != NULL && root->signal != 0 ? root->signal : ROW_NONE;
+            snprintf(v->text, sizeof v->text, "the guard's decision is %s: %.800s", row->guard,
+                     row->guard_text);
+            if (rules[i].action == VERDICT_HOLD) {
+                size_t used = strlen(v->text);
+                snprintf(v->text + used, sizeof v->text - used,
+                         "; dsctl job show %" PRIu64 " tells what was tried", job->row.id);
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
 static void apply_budget(const struct core *core, const struct job *job, struct verdict *v)
 {
     if (v->action != VERDICT_RETRY || !v->counts) {
@@ -319,6 +356,8 @@ void recover_decide(const struct core *core, const struct job *job, struct verdi
         verdict->exit_code = 0;
         return;
     }
-    judge(core, job, verdict);
+    if (!judge_guard(job, verdict)) {
+        judge(core, job, verdict);
+    }
     apply_budget(core, job, verdict);
 }

@@ -10,6 +10,8 @@
  * checkpoint is corrupt; again from the one before anything else, SIGSEGV and the like     failed
  * if it happened early and the job never made a checkpoint; else again
  *
+ * What the trainer's guard decided at the attempt's end (core/guard.h) goes before its exits.
+ *
  * Again costs a restart from the budget: more than restart_max without a newer checkpoint in
  * between and the job has failed for lack of progress. The first one after progress is at once,
  * then after backoff_first_ms, doubled each time, at most backoff_max_ms. */

@@ -136,17 +136,6 @@ static bool is_listed(const struct input_register *reg, int64_t idx)
     return false;
 }
 
-static void set_health(struct core *core, struct node *node, struct gpu *gpu, const char *health)
-{
-    const char *was = gpu->row.health != NULL ? gpu->row.health : "ok";
-    if (strcmp(was, health) != 0) {
-        core_event(core, "gpu.health", gpu->allocation != NULL ? gpu->allocation->row.job_id : 0, 0,
-                   node->row.id, "accelerator %" PRId64 " of node %s: %s, was %s", gpu->row.idx,
-                   node->row.name, health, was);
-    }
-    row_set_text(&gpu->row.health, health);
-}
-
 static void adopt_gpus(struct core *core, struct node *node, const struct input_register *reg)
 {
     for (size_t i = 0; i < reg->gpu_count; i++) {
@@ -158,7 +147,7 @@ static void adopt_gpus(struct core *core, struct node *node, const struct input_
             meter_set_model(core, gpu, seen->model);
         }
         row_set_text(&gpu->row.uuid, seen->uuid);
-        set_health(core, node, gpu, seen->health != NULL ? seen->health : "ok");
+        row_set_text(&gpu->row.health, seen->health != NULL ? seen->health : "ok");
         gpu->row.memory_bytes = (int64_t)seen->memory_bytes;
         gpu->row.present = true;
         core_mark(core, TABLE_GPU, &gpu->row);
@@ -196,12 +185,7 @@ static void adopt_attempts(struct core *core, struct node *node, const struct in
         }
         attempt_refuse_report(core, node, report);
         if (report->phase != 3) {
-            void *leftovers = node->leftovers;
-            mem_grow(&leftovers, &node->leftover_capacity, node->leftover_count + 1,
-                     sizeof *node->leftovers);
-            node->leftovers = leftovers;
-            node->leftovers[node->leftover_count++] =
-                (struct leftover){.job = report->job, .epoch = report->epoch};
+            node_add_leftover(node, report->job, report->epoch);
         }
     }
     /* Applying a report may end parts of attempts, also the next one in the list: so start over

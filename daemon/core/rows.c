@@ -85,6 +85,9 @@ static const struct column ckpt_shard_columns[] = {CKPT_SHARD_COLUMNS(COLUMN)};
 #define ROW struct ledger_row
 static const struct column ledger_columns[] = {LEDGER_COLUMNS(COLUMN)};
 #undef ROW
+#define ROW struct lost_work_row
+static const struct column lost_work_columns[] = {LOST_WORK_COLUMNS(COLUMN)};
+#undef ROW
 #define ROW struct metric_row
 static const struct column metric_columns[] = {METRIC_COLUMNS(COLUMN)};
 #undef ROW

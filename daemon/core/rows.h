@@ -108,13 +108,14 @@ extern const char *const category_names[];
     X(OPT, array_index) X(INT, array_size) X(INT, array_limit) X(TEXT, dependencies) X(OPT, deadline_ms) \
     X(FLAG, preemptible) X(INT, min_runtime_ms) X(INT, spares) X(PLACEMENT, placement) X(INT, expert_ranks) \
     X(OPT, eligible_ms) X(INT, preempted) X(INT, preempts) X(INT, save_ms) X(FLAG, restart_first) \
-    X(OPT, promised_ms)
+    X(INT, guard_rollback) X(REF, guard_epoch) X(REF, guard_taken)
 #define ATTEMPT_COLUMNS(X) \
     X(ID, job_id) X(ID, epoch) X(ATTEMPT_STATE, state) X(INT, term) X(INT, started_ms) X(OPT, first_step_ms) \
     X(OPT, failing_ms) X(OPT, ended_ms) X(TEXT, cause) X(OPT, first_step) X(OPT, last_step) X(OPT, lost_steps) \
     X(OPT, detect_ms) X(OPT, restart_ms) X(REF, resume_ckpt_id) X(OPT, resume_step) X(INT, master_port) \
     X(INT, stall_kept_ms) X(INT, wait_kept_ms) X(INT, stall_open_ms) X(INT, wait_open_ms) X(INT, nodes) \
-    X(OPT, stop_ms) X(OPT, stop_acked_ms) X(OPT, saved_ms) X(INT, stop_grace_ms) X(INT, crossings)
+    X(OPT, stop_ms) X(OPT, stop_acked_ms) X(OPT, saved_ms) X(INT, stop_grace_ms) X(INT, crossings) \
+    X(TEXT, guard) X(TEXT, guard_text) X(OPT, guard_back_to)
 #define ATTEMPT_NODE_COLUMNS(X) \
     X(ID, job_id) X(ID, epoch) X(INT, node_rank) X(ID, node_id) X(PHASE, phase) X(TEXT, error)
 #define ALLOCATION_COLUMNS(X) \
@@ -124,15 +125,18 @@ extern const char *const category_names[];
 #define CHECKPOINT_COLUMNS(X) \
     X(ID, id) X(ID, job_id) X(ID, epoch) X(INT, step) X(CKPT_STATE, state) X(FLAG, published) X(FLAG, removing) \
     X(INT, world_size) X(INT, bytes) X(TEXT, sha256) X(TEXT, layout) X(TEXT, path) X(FLAG, pinned) X(TEXT, reason) \
-    X(INT, created_ms) X(INT, step_at_ms) X(OPT, committed_ms)
+    X(INT, created_ms) X(INT, step_at_ms) X(OPT, committed_ms) X(FLAG, given_up)
 #define CKPT_SHARD_COLUMNS(X) \
     X(ID, ckpt_id) X(INT, rank) X(TEXT, file) X(INT, bytes) X(TEXT, xxh3) X(TEXT, sha256)
 #define LEDGER_COLUMNS(X) \
     X(ID, seq) X(ID, gpu_id) X(CATEGORY, category) X(REF, job_id) X(REF, epoch) X(INT, start_ms) X(INT, end_ms) \
     X(ID, price_id) X(INT, cost_micro_usd) X(HASH, hash)
+#define LOST_WORK_COLUMNS(X) \
+    X(ID, job_id) X(ID, epoch) X(INT, from_ms) X(INT, to_ms)
 #define METRIC_COLUMNS(X) \
     X(ID, job_id) X(INT, step) X(ID, epoch) X(INT, tokens) X(REAL, loss) X(REAL, mtp_loss) X(REAL, grad_norm) \
-    X(REAL, lr) X(REAL, tokens_per_s) X(REAL, balance_maxvio) X(REAL, valid_loss) X(OPT, step_ms)
+    X(REAL, lr) X(REAL, tokens_per_s) X(REAL, balance_maxvio) X(REAL, valid_loss) X(OPT, step_ms) \
+    X(REAL, valid_maxvio) X(TEXT, layer_maxvio)
 #define EVENT_COLUMNS(X) \
     X(ID, seq) X(INT, at_ms) X(TEXT, kind) X(REF, job_id) X(REF, epoch) X(REF, node_id) X(TEXT, text)
 #define QUEUE_COLUMNS(X) \
@@ -163,6 +167,7 @@ extern const char *const category_names[];
     T(CHECKPOINT, checkpoint, 1, ROW_KEPT) \
     T(CKPT_SHARD, ckpt_shard, 2, ROW_KEPT) \
     T(LEDGER, ledger, 1, ROW_APPENDED) \
+    T(LOST_WORK, lost_work, 2, ROW_APPENDED) \
     T(METRIC, metric, 2, ROW_PASSED) \
     T(EVENT, event, 1, ROW_APPENDED) \
     T(QUEUE, queue, 1, ROW_KEPT) \

@@ -222,13 +222,14 @@ struct job *job_from_spec(struct core *core, const struct input_submit *submit, 
         .valid_loss = NAN,
         .array_index = ROW_NONE,
         .deadline_ms = deadline_ms != 0 ? deadline_ms : ROW_NONE,
-        .promised_ms = ROW_NONE,
         .preemptible = preemptible_of(core, spec),
         .min_runtime_ms = spec->min_runtime_ms == UINT64_MAX
                               ? core->config.policy.preemption.min_runtime_ms
                               : (int64_t)spec->min_runtime_ms,
         .spares = spec->spares,
         .placement = spec->placement,
+        .guard_rollback =
+            spec->has_train && spec->train.guard.enabled ? spec->train.guard.rollback : 0,
         .expert_ranks = spec->has_train && spec->train.expert > 0 ? spec->train.expert : 1,
     };
     row->eligible_ms = row->not_before_ms > core->now_ms ? row->not_before_ms : core->now_ms;

@@ -217,6 +217,7 @@ static bool is_live(struct store_mem *store, enum table_id id, const void *row)
         return ckpt != NULL && (ckpt->state == CKPT_WRITING || ckpt->state == CKPT_COMMITTED);
     }
     case TABLE_LEDGER:
+    case TABLE_LOST_WORK:
     case TABLE_METRIC:
     case TABLE_EVENT:
         return false;

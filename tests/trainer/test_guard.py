@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dstrain import Run, dstrain, read_checkpoint
+from dstrain import Mesh, Run, dstrain, read_checkpoint
 
 STEPS, WINDOWS, WIDTH = 60, 80, 32  # steps of one sequence, and what is passed over, end before the text does
 GUARD = {"settle": 8, "window": 8, "rollback": 6, "skip": 16, "factor": 1.2, "margin": 1.0, "patience": 50}
@@ -145,6 +145,38 @@ def test_other_numbers_are_corruption(trainer, poison):
     assert [d["action"] for d in decisions(run)] == ["replay", "corrupt"] and decisions(run)[1]["step"] == step
     dstrain("run", trainer.spec, "--out", run.out, "--resume", "auto")
     assert [d["action"] for d in decisions(run)] == ["replay", "corrupt", "replay", "rollback"]
+
+
+@pytest.mark.parametrize("mesh", [Mesh(), Mesh(data=2), Mesh(expert=2, data=2), Mesh(pipeline=2, expert=2), Mesh(pipeline=2, data=2, schedule="dualpipev")], ids=str)
+def test_not_finite_on_any_rank(trainer, model, mesh):
+    """In FP8 an infinity or a NaN in one gradient of any one rank stops all ranks at that step; nothing is committed from there on, and the replay sees it, too."""
+    seed = int(time.time())
+    rng = random.Random(seed)
+    what, rank, step = rng.choice(["inf", "nan"]), rng.randrange(mesh.ranks), rng.randrange(5, 12)
+    print(f"seed {seed}: {what} at step {step} on rank {rank}")
+    fault = {f"{what}_step": step, f"{what}_rank": rank}
+    deep = {**model, "num_hidden_layers": 4}
+    trainer.write(2, deep, precision="fp8", steps=12, valid_every=0, fault=fault, guard={"rollback": 2, "skip": 1})
+    run = trainer.run("run", mesh=mesh, status=82)
+    found = decisions(run)
+    assert [(d["action"], d["trigger"], d["step"]) for d in found] == [(a, "not_finite", step) for a in ("replay", "rollback", "lower", "hold")]
+    assert run.stderr.count("fault: step") == 4 and max(run.metrics()) == step - 1
+    assert run.stderr.count("] dstrain: step") + run.stderr.count("\ndstrain: step") == 4 * mesh.ranks
+    saved = [int(p.split("/step-")[1].split("/")[0]) for p in run.committed()]
+    assert saved and max(saved) < step
+
+
+@pytest.mark.parametrize("every, step", [(5, 5), (0, 6), (5, 6)], ids=["between saves", "only before a save", "before a save"])
+def test_replicas_are_compared(trainer, every, step):
+    """A bit that flips in one of three copies is seen when the ranks compare next, and named; the run goes on from the checkpoint before."""
+    fault = {"flip_step": step, "flip_rank": 1, "attempts": 1}
+    trainer.write(ckpt_every=3, steps=12, global_batch=6, valid_every=0, fault=fault, guard={"compare_every": every})
+    run = trainer.run("run", mesh=Mesh(data=3), status=81)
+    (found,) = decisions(run)
+    assert (found["action"], found["trigger"], found["step"], found["odd_rank"]) == ("corrupt", "replicas", step, 1)
+    assert "on rank 1 it differs from rank 0's" in found["text"] and [int(p.split("step-")[1].split("/")[0]) for p in run.committed()] == [3]
+    dstrain("run", trainer.spec, "--out", run.out, "--resume", "auto", "--ranks", "3")
+    assert max(Run(run.out).metrics()) == 12 and len(decisions(run)) == 1
 
 
 def test_a_damaged_file_is_named(trainer):
