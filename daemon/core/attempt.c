@@ -121,6 +121,9 @@ void attempt_nodes_text(const struct attempt *attempt, char *text, size_t text_b
 
 bool attempt_succeeded(const struct attempt *attempt)
 {
+#ifdef MUTANT_completed_early
+    return attempt->nodes[0].row.phase == PHASE_ENDED;
+#endif
     for (uint32_t i = 0; i < attempt->node_count; i++) {
         if (attempt->nodes[i].row.phase != PHASE_ENDED) {
             return false;

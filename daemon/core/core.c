@@ -309,6 +309,9 @@ void core_event(struct core *core, const char *kind, uint64_t job, uint64_t epoc
     va_end(ap);
     struct event_row *row = core_append(core, TABLE_EVENT);
     row->seq = ++core->event_seq;
+#ifdef MUTANT_event_hole
+    row->seq = core->event_seq += core->event_seq % 100 == 0;
+#endif
     row->at_ms = core->now_ms;
     row->job_id = job;
     row->epoch = epoch;

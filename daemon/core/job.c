@@ -50,13 +50,17 @@ void job_insert(struct core *core, struct job *job)
 void job_enqueue(struct core *core, struct job *job)
 {
     assert(job->row.state == JOB_PENDING && !job->queued);
+#ifndef MUTANT_not_before_ignored
     if (job->row.not_before_ms > core->now_ms) {
         timers_set(&core->timers, TIMER_JOB, job->row.id, job->row.not_before_ms);
         return;
     }
+#endif
+#ifndef MUTANT_dependency_ignored
     if (job->need_count > 0) {
         return;
     }
+#endif
     void *queue = core->queue;
     mem_grow(&queue, &core->queue_capacity, core->queue_count + 1, sizeof *core->queue);
     core->queue = queue;

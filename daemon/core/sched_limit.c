@@ -108,11 +108,13 @@ int64_t limits_allow(const struct limits *limits, const struct core *core, const
         *code = WAIT_QUEUE_STOPPED;
         return 0;
     }
+#ifndef MUTANT_array_unlimited
     if (array != NULL && job->row.array_limit > 0 &&
         array->running + array->planned >= job->row.array_limit) {
         *code = WAIT_ARRAY;
         return 0;
     }
+#endif
     if (q->row.jobs_max != ROW_NONE && q->jobs + q->planned_jobs >= q->row.jobs_max) {
         *code = WAIT_QUEUE_LIMIT;
         return 0;
@@ -122,8 +124,10 @@ int64_t limits_allow(const struct limits *limits, const struct core *core, const
         *code = WAIT_USER_LIMIT;
         return 0;
     }
+#ifndef MUTANT_limit_ignored
     lower(&allowed, q->row.nodes_max, (int64_t)q->nodes + q->planned_nodes, job, WAIT_QUEUE_LIMIT,
           0, code, who);
+#endif
     lower(&allowed, q->row.user_nodes_max, (int64_t)lane->nodes + lane->planned_nodes, job,
           WAIT_USER_LIMIT, 0, code, who);
     lower(&allowed, account->row.nodes_max, (int64_t)account->nodes + account->planned_nodes, job,

@@ -63,11 +63,17 @@ static struct victim *find_victims(const struct core *core, const struct job *pr
         struct job *job = core->running[i];
         const struct attempt *attempt = job->attempt;
         int64_t gap = sched_base_priority(preemptor) - sched_base_priority(job);
+#ifdef MUTANT_preempt_any
+        gap = p->preemption.priority_gap;
+#endif
         if (!job->row.preemptible || attempt->row.state == ATTEMPT_STOPPING ||
             gap < p->preemption.priority_gap) {
             continue;
         }
         int64_t free_to_go_ms = attempt->row.started_ms + job->row.min_runtime_ms;
+#ifdef MUTANT_preempt_early
+        free_to_go_ms = 0;
+#endif
         if (free_to_go_ms > core->now_ms) {
             *again_ms = free_to_go_ms < *again_ms ? free_to_go_ms : *again_ms;
             continue;

@@ -313,6 +313,9 @@ void share_apply_policy(struct core *core)
 
 static double faded(double value, double rate, double ms, double half_life_ms)
 {
+#ifdef MUTANT_share_kept
+    half_life_ms *= 1000;
+#endif
     double left = exp2(-ms / half_life_ms);
     return value * left + rate * half_life_ms / M_LN2 * (1 - left);
 }
@@ -335,7 +338,9 @@ static void settle(struct core *core, struct member *member)
 {
     member->row.gpu_ms = share_used(core, member);
     member->row.at_ms = core->now_ms;
+#ifndef MUTANT_mark_missed
     core_mark(core, TABLE_FAIR_USAGE, &member->row);
+#endif
 }
 
 static int64_t rate_of(const struct job *job)

@@ -151,6 +151,9 @@ struct demand demand_of(const struct core *core, const struct job *job)
 
 static bool is_open_to(const struct tl_node *n, const struct demand *d)
 {
+#ifdef MUTANT_spare_taken
+    return n->capacity >= d->gpus;
+#endif
     return n->capacity >= d->gpus && (!n->is_kept || d->takes_spares) &&
            (n->spare_job == 0 || n->spare_job == d->job->row.id);
 }

@@ -23,6 +23,7 @@ void audit_fini(struct audit *a)
     free(a->gpus);
     free(a->jobs);
     free(a->prices);
+    free(a->spares);
     *a = (struct audit){0};
 }
 
@@ -253,11 +254,46 @@ static int take_ckpts(struct audit *a, const struct core *core, struct err *err)
     return 0;
 }
 
+/* Whether something happened to the job in this commit. */
+static bool is_touched(const struct core *core, uint64_t job)
+{
+    ROWS(core, TABLE_JOB, job_row, row)
+    {
+        if (row->id == job) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int take_nodes(struct audit *a, const struct core *core, struct err *err)
+{
+    ROWS(core, TABLE_NODE, node_row, row)
+    {
+        void *spares = a->spares;
+        size_t old = a->spare_capacity;
+        mem_grow(&spares, &a->spare_capacity, row->id, sizeof *a->spares);
+        a->spares = spares;
+        if (a->spare_capacity > old) {
+            memset(a->spares + old, 0, (a->spare_capacity - old) * sizeof *a->spares);
+        }
+        uint64_t *spare = &a->spares[row->id - 1];
+        if (*spare != 0 && row->spare_job != *spare && !is_touched(core, *spare)) {
+            return err_set(err, ERR_CORRUPT,
+                           "%s was a spare of job %" PRIu64 ", and was taken from it", row->name,
+                           *spare);
+        }
+        *spare = row->spare_job;
+    }
+    return 0;
+}
+
 int audit_commit(struct audit *a, const struct core *core, struct err *err)
 {
     a->commits++;
     a->events += change_count(core_changes(core, TABLE_EVENT));
     TRY(take_jobs(a, core, err));
+    TRY(take_nodes(a, core, err));
     TRY(take_attempts(a, core, err));
     TRY(take_allocations(a, core, err));
     TRY(take_ledger(a, core, err));

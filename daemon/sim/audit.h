@@ -3,7 +3,8 @@
  *
  *   no accelerator in two live allocations; intervals of an accelerator tile its time, none twice;
  *   costs follow from prices; the hash chain holds; epochs of a job grow by one, one live at most;
- *   a checkpoint is committed within its own attempt; an ended job stays ended. */
+ *   a checkpoint is committed within its own attempt; an ended job stays ended; a spare stays with
+ *   its job until something happens to that. */
 #ifndef DAEMON_SIM_AUDIT_H
 #define DAEMON_SIM_AUDIT_H
 
@@ -29,6 +30,8 @@ struct audit_job {
     int64_t restarts;
 };
 struct audit {
+    uint64_t *spares; /* owned; by id of the node - 1: whose spare it is, 0: nobody's */
+    size_t spare_capacity;
     struct audit_gpu *gpus; /* owned; by id - 1 */
     size_t gpu_count, gpu_capacity;
     struct audit_job *jobs; /* owned; by id - 1 */

@@ -15,6 +15,7 @@
 #include "lib/mem.h"
 
 #define LIVENESS_MS (12 * 3600 * 1000)
+#define FAULTS      13
 
 static int64_t maybe(struct sim *sim, double probability, int64_t low_ms, int64_t high_ms)
 {
@@ -31,6 +32,8 @@ static void draw_options(struct sim *sim)
     o->fault_phase_ms = sim_between(sim, 900000, 3600000);
     o->latency_ms = sim_between(sim, 0, 200);
     o->copy = sim_chance(sim, 0.5) ? 0.1 : 0;
+    o->overtake = sim_chance(sim, 0.3) ? 0.1 : 0;
+    o->worker_crash = sim_chance(sim, 0.4) ? 0.02 : 0;
     o->break_ms = maybe(sim, 0.7, 20000, 200000);
     o->partition_ms = maybe(sim, 0.6, 60000, 600000);
     o->worker_restart_ms = maybe(sim, 0.7, 30000, 300000);
@@ -42,6 +45,7 @@ static void draw_options(struct sim *sim)
     o->operator_ms = maybe(sim, 0.8, 10000, 120000);
     o->oneway_ms = maybe(sim, 0.5, 60000, 600000);
     o->gpu_fault_ms = maybe(sim, 0.5, 100000, 900000);
+    o->node_clock_ms = maybe(sim, 0.3, 100000, 900000);
     o->features = sim_chance(sim, 0.6);
     o->sqlite = sim_chance(sim, 0.3);
     o->disk_full_ms = maybe(sim, 0.4, 200000, 900000);
@@ -57,6 +61,7 @@ static void mute(struct sim *sim, struct worker *worker)
     bool up = sim_chance(sim, 0.5);
     sim_trace(sim, "%s is not %s until %.3f", worker->name, up ? "heard" : "reached",
               (double)until_ms / 1000);
+    sim_count(sim, COUNT_MUTE);
     *(up ? &worker->mute_up_ms : &worker->mute_down_ms) = until_ms;
 }
 
@@ -75,6 +80,7 @@ static void disk_well(struct sim *sim, uint64_t generation, uint64_t b, void *pa
 
 static void disk_fault(struct sim *sim, uint64_t kind)
 {
+    sim_count(sim, kind == 9 ? COUNT_DISK_FULL : kind == 10 ? COUNT_DISK_SYNC : COUNT_DISK_SLOW);
     sim_trace(sim, "the disk %s", kind == 9 ? "is full" : kind == 10 ? "fails to sync" : "is slow");
     if (kind == 9) {
         vfs_set_full(true);
@@ -87,33 +93,16 @@ static void disk_fault(struct sim *sim, uint64_t kind)
     sim_after(sim, sim_between(sim, 1000, 60000), disk_well, ++sim->disk_generation, 0, NULL);
 }
 
-static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
+static void strike(struct sim *sim, uint64_t kind)
 {
-    (void)b;
-    (void)payload;
     const struct sim_options *o = &sim->options;
-    const int64_t means_ms[] = {o->break_ms,
-                                o->partition_ms,
-                                o->worker_restart_ms,
-                                o->reboot_ms,
-                                o->rank_crash_ms,
-                                o->coord_crash_ms,
-                                o->coord_pause_ms,
-                                o->oneway_ms,
-                                o->gpu_fault_ms,
-                                o->sqlite ? o->disk_full_ms : 0,
-                                o->sqlite ? o->disk_sync_ms : 0,
-                                o->disk_slow_ms};
-    if (sim->calm) {
-        return;
-    }
-    sim_after(sim, sim_wait(sim, means_ms[kind]), fault, kind, 0, NULL);
     struct worker *worker = &sim->workers[sim_roll(sim, (uint64_t)o->nodes)];
     switch (kind) {
     case 0:
         net_break(sim, worker, sim_chance(sim, 0.5) ? -1 : sim_between(sim, 0, 5000));
         break;
     case 1:
+        sim_count(sim, COUNT_PARTITIONS);
         worker->cut_until_ms = sim->now_ms + sim_between(sim, 5000, 180000);
         sim_trace(sim, "%s is cut off until %.3f", worker->name,
                   (double)worker->cut_until_ms / 1000);
@@ -129,6 +118,9 @@ static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
         gang_crash_one(sim);
         break;
     case 5:
+        if (sim->coord_up) {
+            sim_count(sim, COUNT_CRASH_ANY);
+        }
         coord_crash(sim);
         break;
     case 6:
@@ -140,8 +132,44 @@ static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
     case 8:
         worker_break_gpu(sim, worker);
         break;
+    case 12:
+        worker->clock_ms = sim_between(sim, -3600000, 3600000);
+        sim_trace(sim, "the clock of %s is set off by %d ms", worker->name, (int)worker->clock_ms);
+        sim_count(sim, COUNT_NODE_CLOCKS);
+        break;
     default:
         disk_fault(sim, kind);
+    }
+}
+
+static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload);
+
+static void next_fault(struct sim *sim, uint64_t kind)
+{
+    const struct sim_options *o = &sim->options;
+    const int64_t means_ms[FAULTS] = {o->break_ms,
+                                      o->partition_ms,
+                                      o->worker_restart_ms,
+                                      o->reboot_ms,
+                                      o->rank_crash_ms,
+                                      o->coord_crash_ms,
+                                      o->coord_pause_ms,
+                                      o->oneway_ms,
+                                      o->gpu_fault_ms,
+                                      o->sqlite ? o->disk_full_ms : 0,
+                                      o->sqlite ? o->disk_sync_ms : 0,
+                                      o->disk_slow_ms,
+                                      o->node_clock_ms};
+    sim_after(sim, sim_wait(sim, means_ms[kind]), fault, kind, 0, NULL);
+}
+
+static void fault(struct sim *sim, uint64_t kind, uint64_t b, void *payload)
+{
+    (void)b;
+    (void)payload;
+    if (!sim->calm) {
+        strike(sim, kind);
+        next_fault(sim, kind);
     }
 }
 
@@ -190,8 +218,8 @@ static void begin(struct sim *sim)
         sim_after(sim, sim_between(sim, 0, 5000), worker_heartbeat, (uint64_t)i, 0, NULL);
     }
     users_start(sim);
-    for (uint64_t kind = 0; kind < 12; kind++) {
-        sim_after(sim, 0, fault, kind, 0, NULL);
+    for (uint64_t kind = 0; kind < FAULTS; kind++) {
+        next_fault(sim, kind);
     }
     sim_after(sim, 120000, inspect, 0, 0, NULL);
 }
@@ -215,7 +243,7 @@ static void finish(struct sim *sim)
     file_remove_tree(sim->dir, NULL);
 }
 
-uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet)
+uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet, struct counts *counts)
 {
     struct sim *sim = mem_alloc(sizeof *sim);
     sim->seed = sim->rng = seed;
@@ -243,16 +271,24 @@ uint64_t chaos_run(uint64_t seed, bool verbose, bool quiet)
     check_database(sim, true);
     sim_note(sim, core_digest(sim->core));
     const struct sim_options *o = &sim->options;
+    uint64_t *n = sim->counts.n;
+    n[COUNT_SIM_MS] = (uint64_t)sim->now_ms;
+    n[COUNT_SQLITE] = o->sqlite;
     if (!quiet) {
         printf("seed %-6" PRIu64 " %016" PRIx64 " %d nodes x %d, %2d jobs, %s: %6" PRIu64
                " inputs, %5" PRIu64 " commits, %3" PRIu64 " starts, %2" PRIu64 " crashes, %2" PRIu64
                " reloads equal, %3" PRIu64 " stale shards refused, %.1f h\n",
                seed, sim->hash, o->nodes, o->gpus, o->jobs, o->sqlite ? "sqlite" : "memory",
-               sim->inputs, sim->commits, sim->starts, sim->crashes, sim->reloads_checked,
-               sim->stale_shards, (double)sim->now_ms / 3600000);
+               n[COUNT_INPUTS], n[COUNT_COMMITS], n[COUNT_STARTS],
+               n[COUNT_CRASH_ANY] + n[COUNT_CRASH_BEFORE] + n[COUNT_CRASH_AFTER] +
+                   n[COUNT_COMMITS_FAILED],
+               n[COUNT_RELOADS], n[COUNT_STALE], (double)sim->now_ms / 3600000);
         fflush(stdout);
     }
     uint64_t hash = sim->hash;
+    if (counts != NULL) {
+        *counts = sim->counts;
+    }
     finish(sim);
     free(sim);
     return hash;

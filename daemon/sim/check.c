@@ -33,7 +33,7 @@ void check_resume(struct sim *sim, const struct order *start)
 void check_leases(struct sim *sim, const struct core *core)
 {
     struct core_config config;
-    core_config_default(&config);
+    sim_config(&config);
     const struct change_list *list = core_changes(core, TABLE_ATTEMPT_NODE);
     for (size_t i = 0; i < change_count(list); i++) {
         const struct attempt_node_row *row = change_row(list, i);
@@ -62,7 +62,7 @@ void check_reload(struct sim *sim)
 {
     struct err err = {0};
     struct core_config config;
-    core_config_default(&config);
+    sim_config(&config);
     struct core *copy = core_create(&config);
     if (disk_reload(sim, copy, &err) != 0) {
         sim_fail(sim, "reload: %s", err.text);
@@ -75,11 +75,11 @@ void check_reload(struct sim *sim)
         sim_fail(sim, "a reload differs from the live state");
     }
     core_destroy(copy);
-    sim->reloads_checked++;
+    sim_count(sim, COUNT_RELOADS);
 }
 
 /* The query must give no row; its first column is a sentence. */
-static void expect_none(struct sim *sim, sqlite3 *db, const char *sql)
+void check_none(struct sim *sim, sqlite3 *db, const char *sql)
 {
     sqlite3_stmt *stmt = NULL;
     if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK) {
@@ -142,25 +142,6 @@ static const char *const rules[] = {
     /* restarts stay within the budget: never more than 3 without a newer checkpoint */
     "SELECT printf('job %d was restarted %d times in vain', id, fruitless) FROM job WHERE "
     "fruitless > restart_max",
-    /* a quota holds at every start */
-    "SELECT printf('account %s has %d nodes at work, its quota is %d', q.account, sum(a.nodes), "
-    "q.nodes) FROM quota q JOIN job j ON j.account = q.account JOIN attempt a ON a.job_id = j.id "
-    "AND a.ended_ms IS NULL WHERE q.user IS NULL AND q.class IS NULL GROUP BY q.id HAVING "
-    "sum(a.nodes) > q.nodes AND max(a.started_ms) > q.set_ms AND max(a.started_ms) < "
-    "coalesce(q.expires_ms, 9e18)",
-    /* nothing starts on a node under maintenance (the simulation's windows are of one node) */
-    "SELECT printf('job %d was started on %s during its maintenance', a.job_id, w.name) FROM "
-    "reservation r JOIN node w ON w.name = r.nodes JOIN attempt_node n ON n.node_id = w.id JOIN "
-    "attempt a ON a.job_id = n.job_id AND a.epoch = n.epoch WHERE r.kind = 'maint' AND "
-    "a.started_ms > max(r.start_ms, r.created_ms) AND a.started_ms < min(r.end_ms, "
-    "coalesce(r.ended_ms, r.end_ms))",
-    /* ... nor what, by its time limit, would run into it */
-    "SELECT printf('job %d may run into the maintenance of %s', a.job_id, w.name) FROM reservation "
-    "r JOIN node w ON w.name = r.nodes JOIN attempt_node n ON n.node_id = w.id AND n.epoch = 1 "
-    "JOIN "
-    "attempt a ON a.job_id = n.job_id AND a.epoch = 1 JOIN job j ON j.id = a.job_id WHERE r.kind = "
-    "'maint' AND j.time_limit_ms > 0 AND a.started_ms > r.created_ms AND a.started_ms < r.start_ms "
-    "AND a.started_ms < coalesce(r.ended_ms, 9e18) AND a.started_ms + j.time_limit_ms > r.start_ms",
     /* history has no holes */
     "SELECT printf('%d events, the last has number %d', count(*), max(seq)) FROM event HAVING "
     "count(*) <> max(seq)",
@@ -185,22 +166,7 @@ static void check_submits(struct sim *sim, sqlite3 *db)
             "SELECT printf('submit %d was acknowledged as job %d, which is not there') WHERE NOT"
             " EXISTS (SELECT 1 FROM job WHERE id = %d AND submit_key = 'key-%d')",
             i, (int)r->job, (int)r->job, i);
-        expect_none(sim, db, sql);
-        sqlite3_free(sql);
-    }
-}
-
-static void check_drains(struct sim *sim, sqlite3 *db)
-{
-    for (size_t i = 0; i < sim->drain_count; i++) {
-        const struct drain *d = &sim->drains[i];
-        char *sql = sqlite3_mprintf(
-            "SELECT printf('job %%d was started on the drained node %%s', a.job_id, w.name) FROM"
-            " attempt a JOIN attempt_node n ON n.job_id = a.job_id AND n.epoch = a.epoch JOIN node"
-            " w ON w.id = n.node_id WHERE w.name = %Q AND a.started_ms > %lld AND a.started_ms < "
-            "%lld",
-            sim->workers[d->node].name, (long long)d->from_ms, (long long)d->to_ms);
-        expect_none(sim, db, sql);
+        check_none(sim, db, sql);
         sqlite3_free(sql);
     }
 }
@@ -216,6 +182,29 @@ static void check_waits(struct sim *sim)
     }
 }
 
+uint64_t check_number(struct sim *sim, sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *stmt = NULL;
+    if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK ||
+        sqlite3_step(stmt) != SQLITE_ROW) {
+        sim_fail(sim, "%s: %s", sqlite3_errmsg(db), sql);
+    }
+    uint64_t value = (uint64_t)sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    return value;
+}
+
+static void count_seen(struct sim *sim, sqlite3 *db)
+{
+    uint64_t *n = sim->counts.n;
+    n[COUNT_SUBMITS] = check_number(sim, db, "SELECT count(*) FROM job");
+    n[COUNT_ATTEMPTS] = check_number(sim, db, "SELECT count(*) FROM attempt");
+    n[COUNT_CKPTS] =
+        check_number(sim, db, "SELECT count(*) FROM checkpoint WHERE committed_ms IS NOT NULL");
+    n[COUNT_PREEMPTIONS] =
+        check_number(sim, db, "SELECT count(*) FROM event WHERE kind = 'job.preempted'");
+}
+
 void check_database(struct sim *sim, bool final)
 {
     struct err err = {0};
@@ -224,26 +213,30 @@ void check_database(struct sim *sim, bool final)
         sim_fail(sim, "database: %s", err.text);
     }
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
-        expect_none(sim, db, rules[i]);
+        check_none(sim, db, rules[i]);
     }
+    sim_count(sim, COUNT_TABLES);
     check_submits(sim, db);
-    check_drains(sim, db);
+    check_schedule(sim, db);
     if (final) {
         check_waits(sim);
-        expect_none(sim, db,
-                    "SELECT printf('job %d never ended: %s, %s', id, state, coalesce(reason_text, "
-                    "'')) FROM job WHERE"
-                    " state NOT IN ('COMPLETED','FAILED','CANCELLED')");
-        expect_none(sim, db,
-                    "SELECT printf('checkpoint %d is still %s, published %d, removing %d', id, "
-                    "state, published, removing)"
-                    " FROM checkpoint WHERE state = 'WRITING' OR removing OR (state = 'COMMITTED' "
-                    "AND NOT published)");
-        expect_none(sim, db,
-                    "SELECT printf('node %s is %s', name, state) FROM node WHERE state <> 'UP'");
-        expect_none(sim, db,
-                    "SELECT printf('accelerator %d is %s', id, category) FROM gpu WHERE category "
-                    "<> 'idle'");
+        check_none(sim, db,
+                   "SELECT printf('job %d never ended: %s, %s', id, state, coalesce(reason_text, "
+                   "'')) FROM job WHERE"
+                   " state NOT IN ('COMPLETED','FAILED','CANCELLED')");
+        check_none(sim, db,
+                   "SELECT printf('checkpoint %d is still %s, published %d, removing %d', id, "
+                   "state, published, removing)"
+                   " FROM checkpoint WHERE state = 'WRITING' OR removing OR (state = 'COMMITTED' "
+                   "AND NOT published)");
+        check_none(sim, db,
+                   "SELECT printf('node %s is %s', name, state) FROM node WHERE state <> 'UP'");
+        check_none(sim, db,
+                   "SELECT printf('accelerator %d is %s', id, category) FROM gpu WHERE category "
+                   "<> 'idle'");
+    }
+    if (final) {
+        count_seen(sim, db);
     }
     struct ledger_verdict verdict;
     if (ledger_verify(db, coord_now_ms(sim), &verdict, &err) != 0) {

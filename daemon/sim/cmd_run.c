@@ -165,7 +165,7 @@ int cmd_run(int argc, char **argv)
         return 0;
     }
     if (o.scenario == NULL) {
-        chaos_run(o.seed, o.verbose, false);
+        chaos_run(o.seed, o.verbose, false, NULL);
         return 0;
     }
     if (run_scenario(&o, &err) != 0) {

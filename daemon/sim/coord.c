@@ -23,6 +23,7 @@ static int commit(void *context, struct core *core, int64_t now_ms, struct err *
     struct sim *sim = context;
     if (!sim->calm && sim_chance(sim, sim->options.crash_in_commit)) {
         sim_trace(sim, "coordinator dies before the commit");
+        sim_count(sim, COUNT_CRASH_BEFORE);
         sim->coord_doomed = true;
         return err_set(err, ERR_IO, "dead");
     }
@@ -30,6 +31,7 @@ static int commit(void *context, struct core *core, int64_t now_ms, struct err *
     int rc = disk_commit(sim, core, now_ms, err);
     if (rc != 0 && sim->disk_bad) {
         sim_trace(sim, "coordinator cannot commit, and dies: %s", err->text);
+        sim_count(sim, COUNT_COMMITS_FAILED);
         sim->coord_doomed = true;
         sim->release_left = 0;
         return rc;
@@ -42,9 +44,10 @@ static int commit(void *context, struct core *core, int64_t now_ms, struct err *
         sim->coord_frozen_until_ms =
             until_ms > sim->coord_frozen_until_ms ? until_ms : sim->coord_frozen_until_ms;
     }
-    sim->commits++;
+    sim_count(sim, COUNT_COMMITS);
     if (!sim->calm && sim_chance(sim, sim->options.crash_in_commit)) {
         sim_trace(sim, "coordinator dies after the commit");
+        sim_count(sim, COUNT_CRASH_AFTER);
         sim->coord_doomed = true;
         sim->release_left = sim_roll(sim, 4);
     }
@@ -96,7 +99,7 @@ static void release_order(struct sim *sim, const struct effect *effect)
         if (start->resume_ckpt != 0) {
             snprintf(order.resume_path, sizeof order.resume_path, "%s", start->resume_path);
         }
-        sim->starts++;
+        sim_count(sim, COUNT_STARTS);
         break;
     case EFFECT_ATTEMPT_STOP:
     case EFFECT_ATTEMPT_FORGET:
@@ -190,7 +193,7 @@ bool coord_input(struct sim *sim, struct input *in)
     }
     in->now_ms = coord_now_ms(sim);
     pump_input(sim->pump, in);
-    sim->inputs++;
+    sim_count(sim, COUNT_INPUTS);
     sim_note(sim, (uint64_t)in->kind);
     const char *problem = core_check(sim->core);
     if (problem != NULL) {
@@ -214,15 +217,16 @@ static int64_t wall_jump_ms(struct sim *sim)
         return 0;
     }
     int64_t most_ms = sim->calm ? 60000 : 3600000;
-    return sim_chance(sim, 0.7) ? -sim_between(sim, 0, most_ms) : sim_between(sim, 0, most_ms);
+    bool back = sim_chance(sim, 0.7);
+    sim_count(sim, back ? COUNT_CLOCK_BACK : COUNT_CLOCK_FORWARD);
+    return back ? -sim_between(sim, 0, most_ms) : sim_between(sim, 0, most_ms);
 }
 
 void coord_start(struct sim *sim)
 {
     struct err err = {0};
     struct core_config config;
-    core_config_default(&config);
-    config.user_fault_ms = 5000;
+    sim_config(&config);
     sim->core = core_create(&config);
     /* The wall clock is set back or forward now and then while nobody runs. */
     int64_t wall_ms = SIM_EPOCH_MS + sim->now_ms + wall_jump_ms(sim);
@@ -281,7 +285,6 @@ void coord_crash(struct sim *sim)
         return;
     }
     sim_trace(sim, "coordinator crashes");
-    sim->crashes++;
     disk_crash(sim);
     coord_stop(sim);
     users_coord_crashed(sim);
@@ -293,6 +296,7 @@ void coord_crash(struct sim *sim)
 
 void coord_freeze(struct sim *sim, int64_t ms)
 {
+    sim_count(sim, COUNT_PAUSES);
     sim_trace(sim, "coordinator stands still for %d ms", (int)ms);
     sim->coord_frozen_until_ms = sim->now_ms + ms;
 }

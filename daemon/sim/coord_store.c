@@ -54,7 +54,9 @@ void disk_crash(struct sim *sim)
 {
     static const double kept[] = {0, 0.5, 0.9, 1};
     if (sim->options.sqlite) {
+        uint64_t lost = vfs_sectors_lost();
         vfs_crash(kept[sim_roll(sim, 4)]);
+        sim->counts.n[COUNT_POWER_LOST] += vfs_sectors_lost() > lost;
     }
 }
 

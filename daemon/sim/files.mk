@@ -3,12 +3,14 @@ SIM_SRC := \
   daemon/sim/audit.c \
   daemon/sim/chaos.c \
   daemon/sim/check.c \
+  daemon/sim/check_sched.c \
   daemon/sim/cmd_plot.c \
   daemon/sim/cmd_replay.c \
   daemon/sim/cmd_run.c \
   daemon/sim/cmd_swarm.c \
   daemon/sim/coord.c \
   daemon/sim/coord_store.c \
+  daemon/sim/count.c \
   daemon/sim/fleet.c \
   daemon/sim/fleet_fault.c \
   daemon/sim/fleet_gang.c \

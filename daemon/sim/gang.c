@@ -137,7 +137,8 @@ void gang_rank_exit(struct sim *sim, struct gang *gang, uint32_t rank, int32_t c
     gang->ranks[rank].state = RANK_EXITED;
     struct input_exit x = {.rank = rank, .code = code, .signal = signal, .last_words = "bye\n"};
     /* The machine's clock is not quite the coordinator's. */
-    x.at_ms = sim->now_ms + sim->coord_clock_ms + sim_between(sim, -30, 30);
+    x.at_ms = coord_now_ms(sim) + sim->workers[gang->ranks[rank].worker].clock_ms +
+              sim_between(sim, -30, 30);
     if (code != 0 || signal != 0) {
         tear(sim, gang);
     }
@@ -257,6 +258,7 @@ void gang_crash_one(struct sim *sim)
     if (gang->ranks[rank].state == RANK_RUNNING && !gang->torn) {
         sim_trace(sim, "rank %u of job %d attempt %d ends with %d, signal %d", rank, (int)gang->job,
                   (int)gang->epoch, codes[which][0], codes[which][1]);
+        sim_count(sim, COUNT_RANKS);
         gang_rank_exit(sim, gang, rank, codes[which][0], codes[which][1]);
     }
 }

@@ -59,6 +59,7 @@ void net_break(struct sim *sim, struct worker *worker, int64_t notice_ms)
     if (worker->session == 0) {
         return;
     }
+    sim_count(sim, COUNT_LOST);
     sim_trace(sim, "connection %d of %s breaks", (int)worker->session, worker->name);
     if (notice_ms >= 0) {
         sim_after(sim, notice_ms, tell_gone, worker->session, sim->coord_life, NULL);
@@ -222,8 +223,28 @@ static void arrive_up(struct sim *sim, uint64_t index, uint64_t b, void *payload
     }
     if (is_there) {
         deliver(sim, worker, &up->message, up->token);
+    } else {
+        sim_count(sim, COUNT_LOST_MESSAGES);
     }
     free(up);
+}
+
+/* Worse than TCP: it arrives before the one that was sent before it. Only a registration, without
+ * which nothing else is heard, keeps its place. */
+static void overtake(struct sim *sim, struct up *before, struct up *up)
+{
+    if (before == NULL || before->session != up->session || before->life != up->life ||
+        before->message.kind == INPUT_WORKER_REGISTER || sim->calm ||
+        !sim_chance(sim, sim->options.overtake)) {
+        return;
+    }
+    struct message message = before->message;
+    reply_token token = before->token;
+    before->message = up->message;
+    before->token = up->token;
+    up->message = message;
+    up->token = token;
+    sim_count(sim, COUNT_OVERTAKEN);
 }
 
 void net_send(struct sim *sim, struct worker *worker, const struct message *message,
@@ -239,7 +260,10 @@ void net_send(struct sim *sim, struct worker *worker, const struct message *mess
         up->life = sim->coord_life;
         up->message = *message;
         up->token = i == 0 ? token : 0; /* a copy is not waited for */
+        sim->counts.n[COUNT_COPIES] += i > 0;
+        sim->counts.n[COUNT_DELAYED] += worker->deliver_up_ms - sim->now_ms > 1000;
         *(worker->up_last != NULL ? &worker->up_last->next : &worker->up_first) = up;
+        overtake(sim, worker->up_last, up);
         worker->up_last = up;
         sim_after(sim, worker->deliver_up_ms - sim->now_ms, arrive_up, (uint64_t)worker->index, 0,
                   NULL);
@@ -261,6 +285,8 @@ static void arrive_down(struct sim *sim, uint64_t session, uint64_t b, void *pay
     struct worker *worker = net_worker_of(sim, session);
     if (worker != NULL) {
         worker_order(sim, worker, payload);
+    } else {
+        sim_count(sim, COUNT_LOST_MESSAGES);
     }
     free(payload);
 }

@@ -68,6 +68,18 @@ void sim_note(struct sim *sim, uint64_t value)
     sim->hash = hash_xxh3(words, sizeof words, sim->hash);
 }
 
+void sim_count(struct sim *sim, enum count what)
+{
+    sim->counts.n[what]++;
+}
+
+void sim_config(struct core_config *config)
+{
+    core_config_default(config);
+    config->user_fault_ms = 5000;
+    config->policy.priority.half_life_ms = 1200000;
+}
+
 void sim_origin(struct sim *sim, reply_token token, int kind, uint64_t who, session_id session)
 {
     void *origins = sim->origins;

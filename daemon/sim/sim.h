@@ -20,6 +20,7 @@
 #include "daemon/core/core.h"
 #include "daemon/core/pump.h"
 #include "daemon/sim/audit.h"
+#include "daemon/sim/count.h"
 #include "daemon/sim/heap.h"
 #include "daemon/store.h"
 
@@ -51,16 +52,21 @@ void sim_fail(struct sim *sim, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), noreturn));
 void sim_trace(struct sim *sim, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void sim_note(struct sim *sim, uint64_t value); /* into the hash of the run */
+void sim_count(struct sim *sim, enum count what);
+/* What every coordinator of the simulation is configured with. */
+void sim_config(struct core_config *config);
 
 /* What a seed draws; whole classes of faults are off in some runs. Mean times between, 0: never. */
 struct sim_options {
     int nodes, gpus, jobs;
     int64_t fault_phase_ms;
     int64_t latency_ms;
-    double copy; /* a message to the coordinator arrives twice */
+    double copy;         /* a message to the coordinator arrives twice */
+    double overtake;     /* ... before the one that was sent before it */
+    double worker_crash; /* before or after a worker carries out an order */
     int64_t break_ms, partition_ms, worker_restart_ms, reboot_ms, rank_crash_ms;
     int64_t coord_crash_ms, coord_pause_ms;
-    int64_t oneway_ms, gpu_fault_ms;
+    int64_t oneway_ms, gpu_fault_ms, node_clock_ms;
     bool sqlite; /* the real store on a disk that loses power; else tables in memory */
     int64_t disk_full_ms, disk_sync_ms, disk_slow_ms; /* only of SQLite */
     double crash_in_commit;                           /* each, before and after */
@@ -114,6 +120,7 @@ struct worker {
     int64_t cut_until_ms;             /* partition */
     int64_t mute_up_ms, mute_down_ms; /* until then nothing arrives, one way */
     bool broken[SIM_GPUS_MAX];        /* accelerators */
+    int64_t clock_ms;                 /* its clock minus the coordinator's */
     struct part parts[32];
     size_t part_count;
     struct outgoing outbox[256];
@@ -131,8 +138,12 @@ struct request {
     int64_t priority;
     uint32_t nodes_max, array, spares; /* elastic; members of an array, 0: one job */
     bool singleton, may_stop;          /* may_stop: preemptible */
-    int after;                         /* needs that request's job to end, -1: none */
-    uint64_t job;                      /* once acknowledged; the first of an array */
+    int after;                         /* a request whose job it shall wait for, -1: none */
+    enum dependency_kind need;         /* how, */
+    int64_t delay_ms, not_before_ms;   /* after the first submit, and by the clock; 0: at once */
+    const char *user;
+    uint64_t needs; /* and that job's id when it was first sent; 0: none */
+    uint64_t job;   /* once acknowledged; the first of an array */
     bool done;
 };
 struct drain { /* an acknowledged one, until somebody asks to resume; coordinator time */
@@ -207,8 +218,7 @@ struct sim {
     struct disk_ckpt *disk;
     size_t disk_count, disk_capacity;
 
-    /* counted, for the closing line */
-    uint64_t inputs, commits, crashes, reloads_checked, stale_shards, starts;
+    struct counts counts;
 };
 
 void sim_origin(struct sim *sim, reply_token token, int kind, uint64_t who, session_id session);
@@ -309,5 +319,12 @@ void check_leases(struct sim *sim, const struct core *core);
 /* The whole database; final: every job must have ended. */
 void check_database(struct sim *sim, bool final);
 bool check_all_ended(struct sim *sim);
+/* The query must give no row; its first column is a sentence. */
+void check_none(struct sim *sim, sqlite3 *db, const char *sql);
+/* What a query counts. */
+uint64_t check_number(struct sim *sim, sqlite3 *db, const char *sql);
+
+/* ---- check_sched.c */
+void check_schedule(struct sim *sim, sqlite3 *db);
 
 #endif

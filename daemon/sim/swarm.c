@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,13 +17,14 @@
 struct child {
     pid_t pid; /* 0: free */
     uint64_t seed;
-    FILE *out; /* what it printed */
+    FILE *out;             /* what it printed */
+    struct counts *counts; /* shared with it */
 };
 
-static void run_seed(const struct swarm *s, uint64_t seed)
+static void run_seed(const struct swarm *s, uint64_t seed, struct counts *counts)
 {
-    uint64_t hash = chaos_run(seed, false, s->quiet);
-    if (s->twice && chaos_run(seed, false, true) != hash) {
+    uint64_t hash = chaos_run(seed, false, s->quiet, counts);
+    if (s->twice && chaos_run(seed, false, true, NULL) != hash) {
         printf("dssim: seed %" PRIu64 " went another way the second time\n", seed);
         fflush(stdout);
         _Exit(1);
@@ -38,6 +40,7 @@ static int start(const struct swarm *s, struct child *child, uint64_t seed)
         return ERR_IO;
     }
     fflush(stdout);
+    *child->counts = (struct counts){0};
     child->pid = fork();
     if (child->pid < 0) {
         child->pid = 0;
@@ -48,7 +51,7 @@ static int start(const struct swarm *s, struct child *child, uint64_t seed)
     if (child->pid == 0) {
         dup2(fileno(child->out), STDOUT_FILENO);
         dup2(fileno(child->out), STDERR_FILENO);
-        run_seed(s, seed);
+        run_seed(s, seed, child->counts);
     }
     return 0;
 }
@@ -65,7 +68,7 @@ static void show(struct child *child)
 }
 
 /* Waits for one child; true when its seed failed. */
-static bool reap(struct child *children, int count, struct buf *failed)
+static bool reap(struct child *children, int count, struct buf *failed, struct counts *total)
 {
     int status;
     pid_t pid;
@@ -79,6 +82,7 @@ static bool reap(struct child *children, int count, struct buf *failed)
         }
         child->pid = 0;
         show(child);
+        counts_add(total, child->counts);
         if (WIFSIGNALED(status)) {
             printf("dssim: seed %" PRIu64 " died of signal %d\n", child->seed, WTERMSIG(status));
         }
@@ -93,6 +97,17 @@ static bool reap(struct child *children, int count, struct buf *failed)
 int swarm_run(const struct swarm *s)
 {
     struct child *children = mem_alloc_array((size_t)s->jobs, sizeof *children);
+    struct counts total = {0};
+    struct counts *counts = mmap(NULL, (size_t)s->jobs * sizeof *counts, PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (counts == MAP_FAILED) {
+        fprintf(stderr, "dssim: no memory for %d processes: %s\n", s->jobs, strerror(errno));
+        free(children);
+        return ERR_IO;
+    }
+    for (int i = 0; i < s->jobs; i++) {
+        children[i].counts = &counts[i];
+    }
     struct buf failed = {0};
     size_t next = 0, running = 0;
     int failures = 0, rc = 0;
@@ -111,7 +126,7 @@ int swarm_run(const struct swarm *s)
             running += rc == 0;
             continue;
         }
-        failures += reap(children, s->jobs, &failed);
+        failures += reap(children, s->jobs, &failed, &total);
         running--;
     }
     if (rc != 0) {
@@ -121,8 +136,13 @@ int swarm_run(const struct swarm *s)
     if (failures > 0) {
         printf("dssim: failed seeds:%s\n", buf_cstr(&failed));
     }
+    struct buf text = {0};
+    counts_write(&text, &total);
+    fwrite(text.data, 1, text.len, stdout);
     printf("dssim: %zu passed, %d failed\n", next - (size_t)failures, failures);
+    buf_fini(&text);
     buf_fini(&failed);
+    munmap(counts, (size_t)s->jobs * sizeof *counts);
     free(children);
     return rc != 0 ? rc : failures;
 }

@@ -24,6 +24,12 @@ static void submit(struct sim *sim, uint64_t index, uint64_t b, void *payload)
     if (r->state == PENDING_ACKED && !sim_chance(sim, 0.05)) { /* now and then one asks once more */
         return;
     }
+    if (r->state == PENDING_NONE) { /* whoever asks again asks for the same */
+        bool has_id = r->after >= 0 && sim->requests[r->after].state == PENDING_ACKED;
+        r->needs = has_id ? sim->requests[r->after].job : 0;
+        r->not_before_ms = r->delay_ms > 0 ? coord_now_ms(sim) + r->delay_ms : 0;
+        sim->counts.n[COUNT_DEPENDENCIES] += r->needs != 0;
+    }
     static char names[][4] = {"sim", "sam"}, accounts[][2] = {"a", "b"}, stage[] = "pretrain";
     static char queue[] = "default";
     struct jobspec spec = {.name = names[r->singleton],
@@ -41,17 +47,17 @@ static void submit(struct sim *sim, uint64_t index, uint64_t b, void *payload)
                            .has_train = r->has_train,
                            .train = {.steps = r->steps},
                            .checkpoint = {.keep = r->keep},
+                           .not_before = {.at_ms = r->not_before_ms},
                            .restart_max = (uint32_t)index % 4,
                            .time_limit_ms = index % 7 == 6 ? 300000 : 0};
     uint32_t members[SIM_ARRAY_MAX] = {0, 1, 2, 3};
-    struct dependency needs = {.kind = DEPENDENCY_AFTER_ANY};
+    struct dependency needs = {.kind = r->need, .job = r->needs};
     if (r->array > 0) {
         spec.array = members;
         spec.array_count = r->array;
         spec.array_limit = (uint32_t)index % 3;
     }
-    if (r->after >= 0 && sim->requests[r->after].state == PENDING_ACKED) {
-        needs.job = sim->requests[r->after].job;
+    if (r->needs != 0) {
         spec.dependencies = &needs;
         spec.dependency_count = 1;
     }
@@ -62,7 +68,7 @@ static void submit(struct sim *sim, uint64_t index, uint64_t b, void *payload)
     in.u.submit = (struct input_submit){.spec = &spec,
                                         .spec_json = text,
                                         .workdir = "/",
-                                        .user = "u",
+                                        .user = r->user,
                                         .key = key,
                                         .request_hash = key};
     in.token = new_token(sim, ORIGIN_SUBMIT, index);
@@ -110,6 +116,7 @@ static void job_order(struct sim *sim, enum input_kind kind, uint64_t job)
     if (job == 0) {
         return;
     }
+    sim->counts.n[COUNT_ORDERS] += !sim->calm;
     struct input in = {.kind = kind, .token = new_token(sim, ORIGIN_OTHER, 0)};
     in.u.job.job = job;
     in.u.job.user = "op";
@@ -142,6 +149,7 @@ static void node_order(struct sim *sim, int node, bool drain)
     in.u.node.name = sim->workers[node].name;
     in.u.node.user = "op";
     in.u.node.reason = "dust";
+    sim->counts.n[COUNT_DRAINS] += drain;
     sim_trace(sim, "operator: %s %s", drain ? "drain" : "resume", sim->workers[node].name);
     coord_input(sim, &in);
 }
@@ -169,6 +177,7 @@ static void plan_maintenance(struct sim *sim)
                                    .by_user = "op",
                                    .start_ms = start_ms,
                                    .end_ms = start_ms + sim_between(sim, 10000, 600000)};
+    sim_count(sim, COUNT_WINDOWS);
     sim_trace(sim, "operator: maintenance of %s", sim->workers[node].name);
     coord_input(sim, &in);
 }
@@ -181,10 +190,12 @@ static void cancel_maintenance(struct sim *sim, uint64_t id)
     coord_input(sim, &in);
 }
 
-static void set_quota(struct sim *sim, bool lift)
+static void set_quota(struct sim *sim, bool is_user, bool lift)
 {
     struct input in = {.kind = INPUT_QUOTA_SET, .token = new_token(sim, ORIGIN_OTHER, 0)};
-    in.u.quota = (struct input_quota_set){.account = "b",
+    sim->counts.n[COUNT_QUOTAS] += !lift;
+    in.u.quota = (struct input_quota_set){.account = is_user ? NULL : "b",
+                                          .user = is_user ? "v" : NULL,
                                           .reason = "fairness",
                                           .by_user = "op",
                                           .nodes = lift ? INT64_MIN : sim_between(sim, 1, 4),
@@ -195,8 +206,58 @@ static void set_quota(struct sim *sim, bool lift)
     coord_input(sim, &in);
 }
 
+static void limit_account(struct sim *sim, bool lift)
+{
+    struct input in = {.kind = INPUT_ACCOUNT_SET, .token = new_token(sim, ORIGIN_OTHER, 0)};
+    sim->counts.n[COUNT_QUOTAS] += !lift;
+    in.u.account = (struct input_account_set){
+        .name = "a",
+        .user = "op",
+        .fields = ACCOUNT_FIELD_NODES_MAX | ACCOUNT_FIELD_SHARES,
+        .shares = sim_between(sim, 1, 3),
+        .nodes_max = lift ? INT64_MIN : sim_between(sim, 1, sim->options.nodes)};
+    coord_input(sim, &in);
+}
+
+static void limit_queue(struct sim *sim, bool lift)
+{
+    struct input in = {.kind = INPUT_QUEUE_SET, .token = new_token(sim, ORIGIN_OTHER, 0)};
+    sim->counts.n[COUNT_QUOTAS] += !lift;
+    in.u.queue = (struct input_queue_set){.name = "default",
+                                          .user = "op",
+                                          .fields = QUEUE_FIELD_NODES_MAX | QUEUE_FIELD_JOBS_MAX |
+                                                    QUEUE_FIELD_USER_JOBS_MAX,
+                                          .nodes_max = INT64_MIN,
+                                          .jobs_max = INT64_MIN,
+                                          .user_jobs_max = INT64_MIN};
+    int64_t *const limits[] = {&in.u.queue.nodes_max, &in.u.queue.jobs_max,
+                               &in.u.queue.user_jobs_max};
+    if (!lift) {
+        /* Nobody asks for more nodes than three, and nobody's job shall wait for ever. */
+        *limits[sim_roll(sim, 3)] = sim_between(sim, 1, 4);
+    }
+    coord_input(sim, &in);
+}
+
+/* One of all kinds of limits; while the faults last somebody sets and lifts them. */
+static void limit(struct sim *sim)
+{
+    bool lift = sim_chance(sim, 0.5);
+    switch (sim_roll(sim, 4)) {
+    case 0:
+        limit_account(sim, lift);
+        break;
+    case 1:
+        limit_queue(sim, lift);
+        break;
+    default:
+        set_quota(sim, sim_chance(sim, 0.5), lift);
+    }
+}
+
 static void change_job(struct sim *sim)
 {
+    sim_count(sim, COUNT_CHANGES);
     struct input in = {.token = new_token(sim, ORIGIN_OTHER, 0)};
     uint64_t job = any_job(sim);
     if (sim_chance(sim, 0.5)) {
@@ -238,7 +299,8 @@ static void manage(struct sim *sim)
         }
         break;
     case 5:
-        set_quota(sim, sim_chance(sim, 0.5));
+    case 6:
+        limit(sim);
         break;
     default:
         change_job(sim);
@@ -281,6 +343,7 @@ static void operate(struct sim *sim, uint64_t a, uint64_t b, void *payload)
         break;
     default:
         in.token = new_token(sim, ORIGIN_OTHER, 0);
+        sim_count(sim, COUNT_CORRUPT);
         in.u.ckpt.ckpt = 1 + sim_roll(sim, 60);
         in.u.ckpt.text = "a flipped bit";
         coord_input(sim, &in);
@@ -309,7 +372,10 @@ static void clean_up(struct sim *sim, uint64_t a, uint64_t b, void *payload)
         cancel_maintenance(sim, sim->windows[i]);
     }
     if (sim->options.features) {
-        set_quota(sim, true);
+        set_quota(sim, false, true);
+        set_quota(sim, true, true);
+        limit_account(sim, true);
+        limit_queue(sim, true);
     }
     for (int i = 0; i < sim->options.nodes; i++) {
         node_order(sim, i, false);
@@ -346,10 +412,13 @@ static void draw_features(struct sim *sim, struct request *r, int index)
         r->nodes_max = (uint32_t)sim_between(sim, r->nodes, sim->options.nodes);
     }
     r->array = sim_chance(sim, 0.15) ? (uint32_t)sim_between(sim, 1, SIM_ARRAY_MAX) : 0;
-    r->spares = sim_chance(sim, 0.1) ? 1 : 0;
+    r->spares = sim_chance(sim, 0.25) ? 1 : 0;
     r->singleton = sim_chance(sim, 0.1);
     r->may_stop = sim_chance(sim, 0.6);
     r->after = index > 0 && sim_chance(sim, 0.2) ? (int)sim_roll(sim, (uint64_t)index) : -1;
+    r->need = (enum dependency_kind)sim_roll(sim, 4);
+    r->delay_ms = sim_chance(sim, 0.1) ? sim_between(sim, 1000, 600000) : 0;
+    r->user = sim_chance(sim, 0.3) ? "v" : "u";
     r->priority = sim_between(sim, -1000, 1000);
 }
 
@@ -381,6 +450,7 @@ void users_start(struct sim *sim)
         r->priority = sim_between(sim, -1, 1);
         r->nodes_max = r->nodes;
         r->after = -1;
+        r->user = "u";
         if (sim->options.features) {
             draw_features(sim, r, i);
         }

@@ -113,7 +113,7 @@ static void answered(struct sim *sim, struct worker *worker, reply_token token, 
                 (worker->outbox_count - i - 1) * sizeof worker->outbox[0]);
         worker->outbox_count--;
         if (code == ERR_STALE) {
-            sim->stale_shards += m.kind == INPUT_SHARD_REPORT;
+            sim->counts.n[COUNT_STALE] += m.kind == INPUT_SHARD_REPORT;
             gang_fenced(sim, m.job, m.epoch, worker->index);
         } else if (code != 0) {
             sim_fail(sim, "a report of job %d is refused: %s", (int)m.job, err_text(code));
@@ -139,6 +139,7 @@ static void start_ranks(struct sim *sim, uint64_t index, uint64_t boots, void *p
     if (!sim->calm && sim_chance(sim, 0.02)) {
         part->phase = 3;
         part->failed = true;
+        sim_count(sim, COUNT_START_FAILS);
         report(sim, worker, part);
     } else {
         part->phase = 2;
@@ -255,7 +256,7 @@ static void order_ckpt(struct sim *sim, struct worker *worker, const struct orde
               (uint64_t)worker->boots, m);
 }
 
-void worker_order(struct sim *sim, struct worker *worker, const struct order *order)
+static void carry_out(struct sim *sim, struct worker *worker, const struct order *order)
 {
     switch (order->kind) {
     case EFFECT_REPLY:
@@ -279,6 +280,28 @@ void worker_order(struct sim *sim, struct worker *worker, const struct order *or
         break;
     default:
         sim_fail(sim, "%s gets an order it does not know", worker->name);
+    }
+}
+
+/* The process dies between two of its steps; what it knew is on its disk. */
+static bool dies_here(struct sim *sim, struct worker *worker)
+{
+    if (sim->calm || !sim_chance(sim, sim->options.worker_crash)) {
+        return false;
+    }
+    sim_count(sim, COUNT_WORKER_CRASHES);
+    worker_restart(sim, worker);
+    return true;
+}
+
+void worker_order(struct sim *sim, struct worker *worker, const struct order *order)
+{
+    if (order->kind != EFFECT_REPLY && dies_here(sim, worker)) {
+        return;
+    }
+    carry_out(sim, worker, order);
+    if (order->kind != EFFECT_REPLY) {
+        dies_here(sim, worker);
     }
 }
 
@@ -315,6 +338,7 @@ void worker_restart(struct sim *sim, struct worker *worker)
     if (!worker->up) {
         return;
     }
+    sim_count(sim, COUNT_WORKER_RESTARTS);
     sim_trace(sim, "%s: worker restarts", worker->name);
     worker->up = false;
     net_break(sim, worker, sim_between(sim, 0, 50));
@@ -324,6 +348,7 @@ void worker_restart(struct sim *sim, struct worker *worker)
 
 void worker_reboot(struct sim *sim, struct worker *worker)
 {
+    sim_count(sim, COUNT_REBOOTS);
     sim_trace(sim, "%s: machine reboots", worker->name);
     worker->up = false;
     net_break(sim, worker, sim_chance(sim, 0.5) ? -1 : sim_between(sim, 0, 15000));
@@ -374,6 +399,7 @@ void worker_break_gpu(struct sim *sim, struct worker *worker)
     if (worker->broken[gpu]) {
         return;
     }
+    sim_count(sim, COUNT_GPUS);
     sim_trace(sim, "%s: accelerator %u breaks", worker->name, gpu);
     worker->broken[gpu] = true;
     for (size_t i = 0; i < worker->part_count; i++) {
