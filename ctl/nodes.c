@@ -44,7 +44,7 @@ static void gpus_cell(struct buf *out, const json_t *node, const json_t *count)
 static bool is_ill(const json_t *gpu)
 {
     const char *health = pick_text(gpu, "health");
-    return health[0] != 0 && strcmp(health, "ok") != 0;
+    return health[0] != 0 && strcmp(health, "ok") != 0 && strncmp(health, "ok: ", 4) != 0;
 }
 
 /* "ok", or what the first ill accelerator has and how many are. */

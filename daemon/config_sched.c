@@ -232,12 +232,19 @@ static int read_classes(const struct yaml_item *item, void *place, struct err *e
         .key = #name, .type = YAML_I64, AT(priority.name), .low = 0, .high = PRIORITY_MAX          \
     }
 
-static const struct yaml_field weight_fields[] = {
-    WEIGHT(age), WEIGHT(fair_share), WEIGHT(size), WEIGHT(restart), {.key = NULL}};
+static const struct yaml_field weight_fields[] = {WEIGHT(age),      WEIGHT(fair_share),
+                                                  WEIGHT(slowdown), WEIGHT(size),
+                                                  WEIGHT(restart),  {.key = NULL}};
 static const struct yaml_field backfill_fields[] = {
     {.key = "reservations", .type = YAML_U32, AT(backfill.reservations), .low = 1, .high = 1000},
     {.key = "depth", .type = YAML_U32, AT(backfill.depth), .low = 1, .high = 10000000},
     {.key = "horizon", .type = YAML_CUSTOM, AT(backfill.horizon_ms), .read = read_length},
+    {.key = "overtaken", .type = YAML_CUSTOM, AT(backfill.overtaken_ms), .read = read_duration},
+    {.key = "overtaken_lengths",
+     .type = YAML_I64,
+     AT(backfill.overtaken_lengths),
+     .low = 0,
+     .high = 1000},
     {.key = "shortest_first", .type = YAML_BOOL, AT(backfill.shortest_first)},
     {.key = NULL}};
 static const struct yaml_field preemption_fields[] = {

@@ -108,6 +108,5 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_store.c \
   tests/unit/daemon/test_store_random.c \
   tests/unit/daemon/test_views.c
-GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h \
-  $(BUILD)/gen/daemon/schema_3.sql.h \
+GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h $(BUILD)/gen/daemon/schema_3.sql.h \
   $(BUILD)/gen/tests/unit/daemon/data/schema_1.sql.h

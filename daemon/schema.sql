@@ -115,6 +115,7 @@ CREATE TABLE job (
     preempts        INTEGER NOT NULL DEFAULT 0, -- times others were made to stop for it, since its newest checkpoint
     save_ms         INTEGER NOT NULL DEFAULT 0, -- what a checkpoint takes, learnt; 0: unknown
     restart_first   INTEGER NOT NULL DEFAULT 0 CHECK (restart_first IN (0,1)), -- it lost a node, and goes before others
+    promised_ms     INTEGER,                    -- the start that it was promised when it was the first blocked job
     guard_rollback  INTEGER NOT NULL DEFAULT 0, -- steps that its guard goes back at least, so an older checkpoint is kept; 0: none
     guard_epoch     INTEGER,                    -- the newest attempt whose guard has decided something
     guard_taken     INTEGER                     -- the same, of decisions to pass over batches that an attempt has taken over

@@ -1,4 +1,5 @@
--- From schema version 2 to 3: what a trainer's guard decides, and MaxVio in the metrics. Runs in one transaction.
+-- From schema version 2 to 3: promised starts, what a trainer's guard decides, and MaxVio in the metrics. Runs in one transaction.
+ALTER TABLE job ADD COLUMN promised_ms INTEGER;
 ALTER TABLE job ADD COLUMN guard_rollback INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE job ADD COLUMN guard_epoch INTEGER;
 ALTER TABLE job ADD COLUMN guard_taken INTEGER;

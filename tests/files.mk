@@ -25,8 +25,12 @@ fulldisk_so := $(BUILD)/tests/fulldisk.so
 $(fulldisk_so): tests/e2e/fulldisk.c
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) -std=c11 -O2 -D_GNU_SOURCE $(WARN_BOTH) -shared -fPIC -o $@ $< -ldl
-CHECK_PROGRAMS += $(fulldisk_so)
-check-e2e: all $(fulldisk_so)
+nvml_so := $(BUILD)/tests/libnvidia-ml.so.1
+$(nvml_so): tests/e2e/nvml_standin.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) -std=c11 -O2 -D_GNU_SOURCE $(WARN_BOTH) -shared -fPIC -o $@ $<
+CHECK_PROGRAMS += $(fulldisk_so) $(nvml_so)
+check-e2e: all $(fulldisk_so) $(nvml_so)
 	@$(PYTEST) tests/e2e $(if $(E2E),-k '$(E2E)')
 # One of them alone, with as many random kills as you like: make check-chaos CHAOS_KILLS=500
 check-chaos: all

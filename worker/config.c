@@ -50,6 +50,7 @@ void config_fini(struct config *c)
     free(c->dstrain);
     free(c->dsshim);
     free(c->nvml_library);
+    free(c->kmsg);
     for (size_t i = 0; i < c->accelerator_count; i++) {
         free(c->accelerators[i].model);
     }
@@ -151,6 +152,17 @@ static int read_orphan_timeout(const struct yaml_item *item, void *place, struct
     return 0;
 }
 
+static int read_health_interval(const struct yaml_item *item, void *place, struct err *err)
+{
+    struct err why = {0};
+    uint64_t *ms = place;
+    if (item->kind != YAML_ITEM_SCALAR || duration_parse(item->text, ms, &why) != 0 || *ms < 100 ||
+        *ms > 3600000) {
+        return yaml_refuse(item, err, "not an interval (allowed: 100ms to 1h, such as 30s)");
+    }
+    return 0;
+}
+
 static const struct yaml_field log_fields[] = {
     {.key = "file_mib",
      .type = YAML_U64,
@@ -176,6 +188,11 @@ static const struct yaml_field fields[] = {
     {.key = "addr", .type = YAML_TEXT, .offset = offsetof(struct config, addr)},
     {.key = "dstrain", .type = YAML_TEXT, .offset = offsetof(struct config, dstrain)},
     {.key = "nvml_library", .type = YAML_TEXT, .offset = offsetof(struct config, nvml_library)},
+    {.key = "kmsg", .type = YAML_TEXT, .offset = offsetof(struct config, kmsg)},
+    {.key = "health_interval",
+     .type = YAML_CUSTOM,
+     .offset = offsetof(struct config, health_interval_ms),
+     .read = read_health_interval},
     {.key = "accelerators", .type = YAML_CUSTOM, .offset = 0, .read = read_accelerators},
     {.key = "orphan_timeout",
      .type = YAML_CUSTOM,
@@ -291,6 +308,9 @@ static int finish(struct config *c, struct err *err)
     make_absolute(&c->dstrain);
     if (c->nvml_library == NULL) {
         c->nvml_library = mem_strdup("libnvidia-ml.so.1");
+    }
+    if (c->kmsg == NULL) {
+        c->kmsg = mem_strdup("/dev/kmsg");
     }
     return 0;
 }
@@ -429,6 +449,7 @@ int config_load(struct config *c, int argc, char **argv, struct err *err)
     *c = (struct config){
         .accelerators_auto = true,
         .orphan_timeout_ms = 30 * 60 * 1000,
+        .health_interval_ms = 30 * 1000,
         .log_file_mib = 16,
         .log_files = 4,
         .log_total_mib = 10 * 1024,

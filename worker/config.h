@@ -20,13 +20,15 @@ struct config_accelerator {
 };
 
 struct config {
-    char *name;             /* of the node */
-    char *server;           /* a path (has a '/') or host:port */
-    char *state_dir;        /* absolute */
-    char *addr;             /* where other nodes reach it; NULL: as seen on the link */
-    char *dstrain, *dsshim; /* programs, absolute */
-    char *nvml_library;     /* for dlopen */
-    bool accelerators_auto; /* ask NVML */
+    char *name;                  /* of the node */
+    char *server;                /* a path (has a '/') or host:port */
+    char *state_dir;             /* absolute */
+    char *addr;                  /* where other nodes reach it; NULL: as seen on the link */
+    char *dstrain, *dsshim;      /* programs, absolute */
+    char *nvml_library;          /* for dlopen */
+    char *kmsg;                  /* the kernel's log, read for Xids */
+    uint64_t health_interval_ms; /* between readings of all that the driver says */
+    bool accelerators_auto;      /* ask NVML */
     struct config_accelerator *accelerators; /* owned */
     size_t accelerator_count;
     uint64_t orphan_timeout_ms; /* ranks without a worker are stopped after this; 0 never */

@@ -3,8 +3,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/mem.h"
+#include "worker/nvml.h"
 
 struct inventory_gpu *inventory_add(struct inventory *inv)
 {
@@ -31,11 +33,45 @@ static void declare(struct inventory *inv, const char *node, const struct config
     }
 }
 
+/* A device that cannot be asked is still there: it is listed as unhealthy. */
+static void read_device(struct nvml *nvml, unsigned device, struct inventory_gpu *gpu)
+{
+    struct nvml_identity id;
+    struct gpu_facts facts = {0};
+    struct err err = {0};
+    if (nvml_identify(nvml, device, &id, &err) != 0) {
+        snprintf(gpu->health, sizeof gpu->health, "%.*s", (int)sizeof gpu->health - 1, err.text);
+        snprintf(gpu->model, sizeof gpu->model, "%s", id.model[0] != 0 ? id.model : "unknown");
+        gpu->verdict = GPU_REBOOT;
+        return;
+    }
+    memcpy(gpu->uuid, id.uuid, sizeof gpu->uuid);
+    memcpy(gpu->model, id.model, sizeof gpu->model);
+    memcpy(gpu->bus, id.bus, sizeof gpu->bus);
+    gpu->memory_bytes = id.memory_bytes;
+    nvml_read(nvml, device, &facts);
+    gpu->verdict = gpu_judge(&facts, gpu->health, sizeof gpu->health);
+}
+
+static int read_driver(struct inventory *inv, const char *library, struct err *err)
+{
+    struct nvml *nvml;
+    unsigned count;
+    TRY(nvml_open(&nvml, library, err));
+    int rc = nvml_count(nvml, &count, err);
+    for (unsigned i = 0; rc == 0 && i < count; i++) {
+        read_device(nvml, i, inventory_add(inv));
+        inv->devices++;
+    }
+    nvml_close(nvml);
+    return rc;
+}
+
 void inventory_init(struct inventory *inv, const struct config *config, struct err *note)
 {
     *inv = (struct inventory){0};
     *note = (struct err){0};
-    if (config->accelerators_auto && inventory_read_nvml(inv, config->nvml_library, note) != 0) {
+    if (config->accelerators_auto && read_driver(inv, config->nvml_library, note) != 0) {
         inventory_fini(inv);
     }
     for (size_t i = 0; i < inv->count; i++) {

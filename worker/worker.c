@@ -245,6 +245,16 @@ static void look_around(struct worker *w)
     }
 }
 
+/* What the coordinator knows of accelerators comes with a registration. */
+static void on_gpus_changed(void *owner)
+{
+    struct worker *w = owner;
+    if (gpu_watch_take(w->watch, &w->inventory) && link_is_up(w->link)) {
+        link_drop(w->link,
+                  "the condition of an accelerator changed, which a new registration tells");
+    }
+}
+
 static void on_signal(uv_signal_t *handle, int signum)
 {
     struct worker *w = handle->data;
@@ -300,6 +310,7 @@ int worker_start(struct worker *w, const struct config *config, struct err *err)
         uv_run(&w->loop, UV_RUN_DEFAULT);
         return rc;
     }
+    w->watch = gpu_watch_start(&w->loop, config, &w->inventory, on_gpus_changed, w);
     log_keep_scan(&w->logs, config->state_dir, is_forgotten, w);
     prune_excess(w);
     log_info("%s: %zu accelerators, %zu attempts found, state in %s%s", config->name,
@@ -317,6 +328,7 @@ static void close_all(struct worker *w)
         return;
     }
     w->stage = WORKER_CLOSING;
+    gpu_watch_stop(w->watch);
     link_destroy(w->link);
     rank_server_destroy(w->ranks);
     for (size_t i = 0; i < agent_count(w->agent); i++) {

@@ -10,6 +10,7 @@
 
 #include "worker/agent.h"
 #include "worker/config.h"
+#include "worker/gpu_watch.h"
 #include "worker/inventory.h"
 #include "worker/link.h"
 #include "worker/log_keep.h"
@@ -26,6 +27,7 @@ struct worker {
     struct rank_server *ranks;
     struct log_keep logs;
     struct inventory inventory;
+    struct gpu_watch *watch; /* owned, or NULL */
     char boot_id[BOOT_ID_BYTES];
     char *report_socket; /* owned; its path */
     char *cgroup;        /* owned; delegated to us, or NULL */

@@ -444,6 +444,8 @@ static void finish_when_all_ended(struct core *core, struct attempt *attempt)
 
 static void end_node(struct core *core, struct attempt_node *an)
 {
+    struct attempt *attempt = an->attempt;
+    attempt->ending_ms = attempt->ending_ms != 0 ? attempt->ending_ms : core->now_ms;
     an->row.phase = PHASE_ENDED;
     core_mark(core, TABLE_ATTEMPT_NODE, &an->row);
     if (an->node->session != 0) {
@@ -451,7 +453,7 @@ static void end_node(struct core *core, struct attempt_node *an)
                  "recorded");
     }
     release(core, an);
-    finish_when_all_ended(core, an->attempt);
+    finish_when_all_ended(core, attempt);
 }
 
 void attempt_stop(struct core *core, struct attempt *attempt, const char *cause)

@@ -34,6 +34,8 @@ void attempt_stop_acked(struct core *core, const struct input *in);
 void attempt_saved(struct core *core, struct attempt *attempt, int64_t took_ms);
 /* How long it may take to save, by what was measured. */
 int64_t attempt_save_ms(const struct core *core, const struct job *job);
+/* Until when the nodes that its ended part leaves wait for the rest of the gang; 0: they do not. */
+int64_t attempt_gathers_until_ms(const struct attempt *attempt);
 /* When it will have ended at the latest, or is expected to if the job has no time limit. */
 int64_t attempt_end_ms(const struct core *core, const struct attempt *attempt);
 /* The node is given up for this attempt; seen_ms: its last sign of life. */

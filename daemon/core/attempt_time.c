@@ -11,12 +11,30 @@ int64_t attempt_save_ms(const struct core *core, const struct job *job)
     return ms > core->config.stop_grace_ms ? ms : core->config.stop_grace_ms;
 }
 
+/* A gang ends together, but each of its nodes says so for itself: from the first of them on, the
+ * others follow within this. */
+#define ENDING_MS 60000
+/* and those that are free already are not given out for this long. */
+#define GATHER_MS 10000
+
+int64_t attempt_gathers_until_ms(const struct attempt *attempt)
+{
+    if (attempt->ending_ms == 0) {
+        return 0;
+    }
+    int64_t until_ms = attempt->ending_ms + GATHER_MS;
+    return attempt->row.failing_ms != ROW_NONE && attempt->end_ms > until_ms ? attempt->end_ms
+                                                                             : until_ms;
+}
+
 int64_t attempt_end_ms(const struct core *core, const struct attempt *attempt)
 {
     const struct job *job = attempt->job;
-    if (attempt->row.state == ATTEMPT_STOPPING && attempt->row.failing_ms == ROW_NONE &&
-        attempt->row.stop_ms != ROW_NONE) {
+    if (attempt->row.state == ATTEMPT_STOPPING && attempt->row.stop_ms != ROW_NONE) {
         return attempt->row.stop_ms + attempt->row.stop_grace_ms;
+    }
+    if (attempt->ending_ms != 0 && core->now_ms < attempt->ending_ms + ENDING_MS) {
+        return attempt->ending_ms + ENDING_MS;
     }
     int64_t assumed_ms = core->config.policy.assumed_runtime_ms;
     int64_t ran_ms = core->now_ms - attempt->row.started_ms;

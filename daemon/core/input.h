@@ -61,7 +61,7 @@ struct input_gpu {
     const char *uuid;
     const char *model;
     uint64_t memory_bytes;
-    const char *health; /* "ok" or what is wrong */
+    const char *health; /* "ok", "ok: " and what is worth saying, or what is wrong */
 };
 struct input_exit {
     uint32_t rank;

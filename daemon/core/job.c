@@ -148,6 +148,7 @@ static void end(struct core *core, struct job *job, enum job_state state, const 
 void job_put_on_hold(struct core *core, struct job *job, const char *code, const char *text)
 {
     dequeue(core, job);
+    job->row.promised_ms = ROW_NONE;
     job->row.state = JOB_HELD;
     row_set_text(&job->row.stop_cause, NULL);
     set_reason(job, code, text);
@@ -160,6 +161,7 @@ void job_put_on_hold(struct core *core, struct job *job, const char *code, const
 void job_suspend_now(struct core *core, struct job *job, const char *text)
 {
     dequeue(core, job);
+    job->row.promised_ms = ROW_NONE;
     job->row.state = JOB_SUSPENDED;
     row_set_text(&job->row.stop_cause, NULL);
     set_reason(job, "suspended", text);
@@ -232,6 +234,7 @@ void job_started(struct core *core, struct job *job)
     bool is_first = job->row.epoch == 1;
     job->row.state = JOB_STARTING;
     job->row.restart_first = false;
+    job->row.promised_ms = ROW_NONE;
     job->row.nodes_requested = job->attempt->node_count;
     share_started(core, job);
     if (job->row.started_ms == ROW_NONE) {

@@ -19,6 +19,14 @@ bool node_is_usable(const struct node *node)
     return node->row.state == NODE_UP && node->session != 0 && node->leftover_count == 0;
 }
 
+/* "ok" alone, or with what is worth saying (worker/gpu_facts.h). */
+static bool gpu_is_well(const struct gpu *gpu)
+{
+    const char *health = gpu->row.health;
+    return gpu->row.present && strncmp(health, "ok", 2) == 0 &&
+           (health[2] == 0 || health[2] == ':');
+}
+
 bool gpu_is_free(const struct gpu *gpu)
 {
 #ifdef MUTANT_double_allocation
@@ -26,7 +34,7 @@ bool gpu_is_free(const struct gpu *gpu)
         return true;
     }
 #endif
-    return gpu->allocation == NULL && gpu->row.present && strcmp(gpu->row.health, "ok") == 0;
+    return gpu->allocation == NULL && gpu_is_well(gpu);
 }
 
 void node_recount(struct node *node)
@@ -35,7 +43,7 @@ void node_recount(struct node *node)
     for (size_t i = 0; i < node->gpu_count; i++) {
         node->free += gpu_is_free(node->gpus[i]);
         node->present += node->gpus[i]->row.present;
-        node->healthy += node->gpus[i]->row.present && strcmp(node->gpus[i]->row.health, "ok") == 0;
+        node->healthy += gpu_is_well(node->gpus[i]);
     }
 }
 

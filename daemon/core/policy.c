@@ -8,15 +8,18 @@ void policy_default(struct policy *policy)
     static const struct policy_class classes[] = {
         {"low", -1000000}, {"normal", 0}, {"high", 1000}, {"urgent", 100000}};
     *policy = (struct policy){
-        .priority = {.age = 100,
+        .priority = {.age = 10,
                      .age_full_ms = 7 * DAY_MS,
-                     .fair_share = 100,
+                     .fair_share = 10,
                      .half_life_ms = 7 * DAY_MS,
-                     .size = 0,
+                     .slowdown = 10,
+                     .size = 5,
                      .restart = 1000},
         .backfill = {.reservations = 1,
                      .depth = 100000,
                      .horizon_ms = 30 * DAY_MS,
+                     .overtaken_ms = DAY_MS / 2,
+                     .overtaken_lengths = 2,
                      .shortest_first = true},
         .assumed_runtime_ms = DAY_MS,
         .preemption = {.enabled = true,

@@ -20,11 +20,12 @@ struct policy {
     /* A job's score: its priority + its queue's priority + the sum of weight x factor, each factor
      * between 0 and 1. Higher goes first, then the lower id. */
     struct {
-        int64_t age;          /* 100: how long it could have started, full after age_full_ms */
+        int64_t age;          /* 10: how long it could have started, full after age_full_ms */
         int64_t age_full_ms;  /* 7 days */
-        int64_t fair_share;   /* 100: 2^-(used / share), of its account and user */
+        int64_t fair_share;   /* 10: 2^-(used / share), of its account and user */
         int64_t half_life_ms; /* 7 days: what was used counts half after this */
-        int64_t size;         /* 0: its part of the cluster's accelerators */
+        int64_t slowdown;     /* 10: what it waited of what it waited and will take */
+        int64_t size;         /* 5: its part of the cluster's accelerators */
         int64_t restart;      /* 1000: it lost a node, and its gang was running */
     } priority;
     struct {
@@ -32,6 +33,9 @@ struct policy {
                                   may not delay */
         uint32_t depth;        /* 100000: waiting jobs looked at in a pass */
         int64_t horizon_ms;    /* 30 days: no start is planned later than this */
+        /* Who has waited this long and as many of its own time limits goes before all others, the
+         * oldest first. 12 h and 2; 0 ms: never. */
+        int64_t overtaken_ms, overtaken_lengths;
         bool shortest_first; /* true: among jobs of one priority, those that fill holes are taken by
                                 time limit, not by score */
     } backfill;

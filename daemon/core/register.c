@@ -136,6 +136,17 @@ static bool is_listed(const struct input_register *reg, int64_t idx)
     return false;
 }
 
+static void set_health(struct core *core, struct node *node, struct gpu *gpu, const char *health)
+{
+    const char *was = gpu->row.health != NULL ? gpu->row.health : "ok";
+    if (strcmp(was, health) != 0) {
+        core_event(core, "gpu.health", gpu->allocation != NULL ? gpu->allocation->row.job_id : 0, 0,
+                   node->row.id, "accelerator %" PRId64 " of node %s: %s, was %s", gpu->row.idx,
+                   node->row.name, health, was);
+    }
+    row_set_text(&gpu->row.health, health);
+}
+
 static void adopt_gpus(struct core *core, struct node *node, const struct input_register *reg)
 {
     for (size_t i = 0; i < reg->gpu_count; i++) {
@@ -147,7 +158,7 @@ static void adopt_gpus(struct core *core, struct node *node, const struct input_
             meter_set_model(core, gpu, seen->model);
         }
         row_set_text(&gpu->row.uuid, seen->uuid);
-        row_set_text(&gpu->row.health, seen->health != NULL ? seen->health : "ok");
+        set_health(core, node, gpu, seen->health != NULL ? seen->health : "ok");
         gpu->row.memory_bytes = (int64_t)seen->memory_bytes;
         gpu->row.present = true;
         core_mark(core, TABLE_GPU, &gpu->row);

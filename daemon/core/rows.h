@@ -108,7 +108,7 @@ extern const char *const category_names[];
     X(OPT, array_index) X(INT, array_size) X(INT, array_limit) X(TEXT, dependencies) X(OPT, deadline_ms) \
     X(FLAG, preemptible) X(INT, min_runtime_ms) X(INT, spares) X(PLACEMENT, placement) X(INT, expert_ranks) \
     X(OPT, eligible_ms) X(INT, preempted) X(INT, preempts) X(INT, save_ms) X(FLAG, restart_first) \
-    X(INT, guard_rollback) X(REF, guard_epoch) X(REF, guard_taken)
+    X(OPT, promised_ms) X(INT, guard_rollback) X(REF, guard_epoch) X(REF, guard_taken)
 #define ATTEMPT_COLUMNS(X) \
     X(ID, job_id) X(ID, epoch) X(ATTEMPT_STATE, state) X(INT, term) X(INT, started_ms) X(OPT, first_step_ms) \
     X(OPT, failing_ms) X(OPT, ended_ms) X(TEXT, cause) X(OPT, first_step) X(OPT, last_step) X(OPT, lost_steps) \

@@ -1,6 +1,7 @@
 #include "daemon/core/sched.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/core/node.h"
 #include "daemon/core/sched_limit.h"
@@ -31,6 +32,7 @@ struct pass {
     struct limits limits;
     uint32_t reservations, reserved; /* to be made, made */
     uint32_t hopeless;
+    bool is_probe;                 /* nothing comes of it */
     uint64_t blocker;              /* the first job with a reservation */
     uint32_t *candidates, *chosen; /* owned; of node_count items */
     struct failure failures[FAILURES_MAX];
@@ -173,8 +175,8 @@ static bool try_start(struct pass *pass, const struct demand *d, int64_t allowed
     }
     uint32_t most = sched_most(&pass->tl, d, pass->candidates, count);
     most = most < allowed ? most : (uint32_t)allowed;
-    if (most < d->nodes ||
-        !sched_choose(&pass->tl, d, pass->candidates, count, most, pass->chosen)) {
+    if (most < d->nodes || !sched_choose(&pass->tl, d, pass->candidates, count, most,
+                                         pass->core->now_ms, pass->chosen)) {
         return false;
     }
     start_on(pass, d, most);
@@ -182,6 +184,15 @@ static bool try_start(struct pass *pass, const struct demand *d, int64_t allowed
 }
 
 /* ---------------------------------------------------------------- start later */
+
+/* The first blocked job keeps its place until it starts, and what it was told is remembered. */
+static void promise(struct pass *pass, struct job *job, int64_t at_ms)
+{
+    if (pass->reserved == 0 && !pass->is_probe && job->row.promised_ms == ROW_NONE) {
+        job->row.promised_ms = at_ms;
+        core_mark(pass->core, TABLE_JOB, &job->row);
+    }
+}
 
 static void reserve(struct pass *pass, struct job *job, const struct demand *d)
 {
@@ -202,7 +213,7 @@ static void reserve(struct pass *pass, struct job *job, const struct demand *d)
         return;
     }
     uint32_t count = timeline_candidates(tl, d, at_ms, pass->candidates);
-    if (!sched_choose(tl, d, pass->candidates, count, d->nodes, pass->chosen)) {
+    if (!sched_choose(tl, d, pass->candidates, count, d->nodes, at_ms, pass->chosen)) {
         pass->hopeless++;
         return;
     }
@@ -212,6 +223,7 @@ static void reserve(struct pass *pass, struct job *job, const struct demand *d)
 #endif
     }
     remember_nodes(job, tl, pass->chosen, d->nodes);
+    promise(pass, job, at_ms);
     pass->blocker = pass->reserved == 0 ? job->row.id : pass->blocker;
     pass->reserved++;
 }
@@ -224,6 +236,7 @@ static void pass_init(struct pass *pass, struct core *core, struct sched_plan *p
         .core = core, .plan = plan, .reservations = core->config.policy.backfill.reservations};
     plan->again_ms = TIME_NEVER;
     timeline_init(&pass->tl, core);
+    plan->again_ms = pass->tl.settle_ms;
     limits_init(&pass->limits, core);
     pass->candidates = mem_alloc_array(core->node_count, sizeof *pass->candidates);
     pass->chosen = mem_alloc_array(core->node_count, sizeof *pass->chosen);
@@ -256,7 +269,7 @@ static void look_at(struct pass *pass, struct job *job, bool may_reserve)
     if (try_start(pass, &d, allowed)) {
         return;
     }
-    if (may_reserve && pass->hopeless < HOPELESS_MAX) {
+    if ((may_reserve || job->row.promised_ms != ROW_NONE) && pass->hopeless < HOPELESS_MAX) {
         reserve(pass, job, &d);
     } else {
         set_wait(pass->core, job, WAIT_PRIORITY, pass->blocker, TIME_NEVER);
@@ -276,12 +289,46 @@ static bool nothing_is_free(const struct pass *pass)
     return true;
 }
 
-/* The first of the list, in order, until all reservations are made or it is through. Returns how
- * many were looked at. */
+/* Who goes before one that was promised a start: one that lost a node, and a higher priority until
+ * the promise is overdue. */
+static bool may_pass(const struct core *core, const struct ranked *r, const struct ranked *promised)
+{
+    return r->job->row.restart_first ||
+           (r->base > promised->base && !sched_is_overdue(core, promised->job));
+}
+
+/* The list's first `sorted` are in order: the promised one comes before those of them that may not
+ * pass it. */
+static void put_promised_first(const struct core *core, struct ranked *list, size_t count,
+                               size_t sorted)
+{
+    size_t from = 0;
+    while (from < count && !list[from].is_promised) {
+        from++;
+    }
+    if (from == count) {
+        return;
+    }
+    struct ranked promised = list[from], *behind = mem_alloc_array(from + 1, sizeof *behind);
+    size_t ahead = 0, kept = 0;
+    for (size_t i = 0; i < from; i++) {
+        if (i < sorted && may_pass(core, &list[i], &promised)) {
+            list[ahead++] = list[i];
+        } else {
+            behind[kept++] = list[i];
+        }
+    }
+    list[ahead] = promised;
+    memcpy(list + ahead + 1, behind, kept * sizeof *behind);
+    free(behind);
+}
+
+/* The first of the list, in order, and those with a promise, until all reservations are made or it
+ * is through. Returns how many were looked at. */
 static size_t look_at_front(struct pass *pass, struct ranked *list, size_t count, size_t sorted)
 {
     size_t at = 0;
-    while (at < count && pass->reserved < pass->reservations) {
+    while (at < count && (pass->reserved < pass->reservations || list[at].is_promised)) {
         if (at == sorted) {
             sched_take_first(list + at, count - at, CHUNK, sched_compare_score);
             sorted += CHUNK;
@@ -338,9 +385,11 @@ void sched_pass(struct core *core, bool whole, uint32_t depth, struct sched_plan
     if (whole) {
         sorted = CHUNK < count ? CHUNK : count;
         sched_take_first(list, count, sorted, sched_compare_score);
+        put_promised_first(core, list, count, sorted);
         remember_order(core, list, sorted);
         if (count > depth) {
             sched_take_first(list, count, depth, sched_compare_score);
+            put_promised_first(core, list, count, depth);
             count = sorted = depth;
         }
     } else {
@@ -361,6 +410,7 @@ void sched_probe(struct core *core, struct job *job, struct sched_plan *plan)
     struct pass pass;
     pass_init(&pass, core, plan);
     pass.reservations = PROBE_RESERVATIONS;
+    pass.is_probe = true;
     struct ranked probe = sched_ranked(core, job, sched_cluster_gpus(core));
     size_t ahead = 0;
     for (size_t i = 0; i < core->queue_count; i++) {
@@ -369,6 +419,7 @@ void sched_probe(struct core *core, struct job *job, struct sched_plan *plan)
         }
     }
     qsort(list, ahead, sizeof *list, sched_compare_score);
+    put_promised_first(core, list, ahead, ahead);
     for (size_t i = 0; i < ahead; i++) {
         look_at(&pass, list[i].job, pass.reserved < pass.reservations);
     }

@@ -7,6 +7,9 @@
 #include "daemon/core/share.h"
 #include "lib/mem.h"
 
+/* Shorter jobs than this are all short. */
+#define SHORT_MS 60000
+
 int64_t sched_base_priority(const struct job *job)
 {
     return job->row.priority + job->queue->row.priority;
@@ -54,13 +57,49 @@ double sched_cluster_gpus(const struct core *core)
     return core->gpu_count > 0 ? (double)core->gpu_count : 1;
 }
 
+/* Since when the job waits: for its first start, or to go on. */
+static int64_t waits_since_ms(const struct job *job)
+{
+    const struct attempt *attempt = job->attempt;
+    int64_t since_ms =
+        job->row.eligible_ms != ROW_NONE ? job->row.eligible_ms : job->row.submitted_ms;
+    bool has_run = attempt != NULL && attempt->row.ended_ms != ROW_NONE;
+    return has_run && attempt->row.ended_ms > since_ms ? attempt->row.ended_ms : since_ms;
+}
+
+static int64_t length_ms(const struct core *core, const struct job *job)
+{
+    int64_t left_ms = job->row.time_limit_ms - job->row.ran_ms;
+    return job->row.time_limit_ms == 0 ? core->config.policy.assumed_runtime_ms
+           : left_ms > 0               ? left_ms
+                                       : 0;
+}
+
+bool sched_is_overdue(const struct core *core, const struct job *job)
+{
+    const struct policy *p = &core->config.policy;
+    int64_t most_ms =
+        p->backfill.overtaken_ms + p->backfill.overtaken_lengths * length_ms(core, job);
+    return p->backfill.overtaken_ms > 0 && core->now_ms - waits_since_ms(job) >= most_ms;
+}
+
+static double fraction(int64_t part, int64_t whole)
+{
+    return part <= 0 || whole <= 0 ? 0 : part < whole ? (double)part / (double)whole : 1;
+}
+
 int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus)
 {
     const struct policy *p = &core->config.policy;
-    int64_t age_ms = job->row.eligible_ms != ROW_NONE ? core->now_ms - job->row.eligible_ms : 0;
-    age_ms = age_ms < p->priority.age_full_ms ? age_ms : p->priority.age_full_ms;
-    double points = (double)p->priority.age * ((double)age_ms / (double)p->priority.age_full_ms);
+    int64_t waited_ms = core->now_ms - waits_since_ms(job);
+    if (sched_is_overdue(core, job)) {
+        return INT64_MAX / 2 - waits_since_ms(job);
+    }
+    double points = (double)p->priority.age *
+                    fraction(core->now_ms - job->row.eligible_ms, p->priority.age_full_ms);
     points += (double)p->priority.fair_share * job->member->factor;
+    points += (double)p->priority.slowdown *
+              fraction(waited_ms, waited_ms + length_ms(core, job) + SHORT_MS);
     if (p->priority.size > 0) {
         double part = (double)(job->row.nodes_min * job->row.gpus_per_node) / cluster_gpus;
         points += (double)p->priority.size * (part < 1 ? part : 1);
@@ -79,6 +118,7 @@ struct ranked sched_ranked(const struct core *core, struct job *job, double clus
         .id = row->id,
         .base = sched_base_priority(job),
         .length_ms = row->time_limit_ms > 0 ? row->time_limit_ms - row->ran_ms : INT64_MAX,
+        .is_promised = row->promised_ms != ROW_NONE,
         .job = job,
     };
 }

@@ -8,6 +8,7 @@ struct ranked {
     int64_t score; /* in thousandths of a point */
     uint64_t id;
     int64_t base, length_ms; /* base priority; time limit that is left, INT64_MAX: none */
+    bool is_promised;
     struct job *job;
 };
 
@@ -15,6 +16,9 @@ struct ranked {
 int64_t sched_base_priority(const struct job *job);
 /* Brings the factors of fair share up to now: before any score. */
 void sched_share_out(struct core *core);
+/* Nobody is overtaken for ever: who has waited long, as measured by his own length, goes before all
+ * others. */
+bool sched_is_overdue(const struct core *core, const struct job *job);
 int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus);
 struct ranked sched_ranked(const struct core *core, struct job *job, double cluster_gpus);
 /* The queue in no order. Caller frees; core->queue_count items. */

@@ -10,6 +10,7 @@ struct seat {
     uint32_t index; /* of the timeline's node */
     uint32_t leaf, rack, zone;
     uint32_t load; /* less is fuller */
+    int64_t slack;
     bool is_former;
     const char *name;
 };
@@ -40,6 +41,9 @@ static int compare_seats(const void *a, const void *b)
     if (x->load != y->load) {
         return x->load < y->load ? -1 : 1;
     }
+    if (x->slack != y->slack) {
+        return x->slack < y->slack ? -1 : 1;
+    }
     return strcmp(x->name, y->name);
 }
 
@@ -54,7 +58,7 @@ static void mark_former(const struct timeline *tl, const struct job *job, bool *
 }
 
 static struct seat *make_seats(const struct timeline *tl, const struct demand *d,
-                               const uint32_t *candidates, uint32_t count)
+                               const uint32_t *candidates, uint32_t count, int64_t at_ms)
 {
     struct seat *seats = mem_alloc_array(count, sizeof *seats);
     bool *is_former = mem_alloc_array(tl->node_count, sizeof *is_former);
@@ -66,10 +70,13 @@ static struct seat *make_seats(const struct timeline *tl, const struct demand *d
             .leaf = n->node->place[PLACEMENT_LEAF],
             .rack = n->node->place[PLACEMENT_RACK],
             .zone = n->node->place[PLACEMENT_ZONE],
-            .load = d->gpus > 0 ? n->free : NODE_HOSTED_MAX - n->hosts,
+            .load = at_ms > tl->core->now_ms ? 0
+                    : d->gpus > 0            ? n->free
+                                             : NODE_HOSTED_MAX - n->hosts,
             .is_former =
                 is_former[candidates[k]] || (n->spare_job != 0 && n->spare_job == d->job->row.id),
             .name = n->node->row.name,
+            .slack = timeline_slack(tl, candidates[k], d, at_ms),
         };
     }
     free(is_former);
@@ -307,7 +314,7 @@ uint32_t sched_most(const struct timeline *tl, const struct demand *d, const uin
 }
 
 bool sched_choose(const struct timeline *tl, const struct demand *d, uint32_t *candidates,
-                  uint32_t count, uint32_t nodes, uint32_t *chosen)
+                  uint32_t count, uint32_t nodes, int64_t at_ms, uint32_t *chosen)
 {
     if (d->placement != PLACEMENT_ANY) {
         count = keep_one_place(tl, d, candidates, count, nodes);
@@ -315,7 +322,7 @@ bool sched_choose(const struct timeline *tl, const struct demand *d, uint32_t *c
     if (count < nodes || nodes == 0) {
         return false;
     }
-    struct seat *seats = make_seats(tl, d, candidates, count);
+    struct seat *seats = make_seats(tl, d, candidates, count, at_ms);
     uint32_t leaf_count, group = group_nodes(d);
     struct leaf *leaves = make_leaves(seats, count, &leaf_count);
     take_seats(seats, leaves, leaf_count, nodes, group);

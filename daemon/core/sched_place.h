@@ -14,6 +14,6 @@ uint32_t sched_most(const struct timeline *tl, const struct demand *d, const uin
  * order, into chosen. False when the demand's placement cannot be had with these. Uses candidates
  * as scratch. */
 bool sched_choose(const struct timeline *tl, const struct demand *d, uint32_t *candidates,
-                  uint32_t count, uint32_t nodes, uint32_t *chosen);
+                  uint32_t count, uint32_t nodes, int64_t at_ms, uint32_t *chosen);
 
 #endif

@@ -161,7 +161,7 @@ static bool choose_nodes(struct trial *t, uint32_t *chosen)
         candidates[count] = i;
         count += t->room[i];
     }
-    bool ok = sched_choose(t->tl, t->d, candidates, count, t->d->nodes, chosen);
+    bool ok = sched_choose(t->tl, t->d, candidates, count, t->d->nodes, t->at_ms, chosen);
     free(candidates);
     return ok;
 }

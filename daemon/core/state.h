@@ -151,6 +151,7 @@ struct attempt {
     uint32_t node_count;
     uint32_t world_size;
     int64_t end_ms;                 /* not stored: estimated by the last pass */
+    int64_t ending_ms;              /* not stored: the first of its nodes was done; 0: none is */
     struct allocation *allocations; /* owned; by rank */
     uint32_t allocation_count;
     struct rank_exit *exits; /* owned; by rank */

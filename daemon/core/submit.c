@@ -222,6 +222,7 @@ struct job *job_from_spec(struct core *core, const struct input_submit *submit, 
         .valid_loss = NAN,
         .array_index = ROW_NONE,
         .deadline_ms = deadline_ms != 0 ? deadline_ms : ROW_NONE,
+        .promised_ms = ROW_NONE,
         .preemptible = preemptible_of(core, spec),
         .min_runtime_ms = spec->min_runtime_ms == UINT64_MAX
                               ? core->config.policy.preemption.min_runtime_ms

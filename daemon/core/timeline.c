@@ -50,6 +50,32 @@ static void add_parts(struct timeline *tl, uint32_t i)
     }
 }
 
+/* The nodes of a gang that ends come free one by one, within moments: they wait for each other, so
+ * that the next gang finds them together and small jobs do not eat them up. Those of one that
+ * failed wait for all its ranks, to go on there. */
+static void add_ending(struct timeline *tl)
+{
+    int64_t now_ms = tl->core->now_ms;
+    for (size_t r = 0; r < tl->core->running_count; r++) {
+        const struct attempt *attempt = tl->core->running[r]->attempt;
+        int64_t until_ms = attempt_gathers_until_ms(attempt);
+        if (until_ms <= now_ms) {
+            continue;
+        }
+        tl->settle_ms = until_ms < tl->settle_ms ? until_ms : tl->settle_ms;
+        for (uint32_t k = 0; k < attempt->node_count; k++) {
+            const struct attempt_node *an = &attempt->nodes[k];
+            uint32_t i = tl->of_node[an->row.node_id - 1];
+            if (!attempt_node_is_live(an) && i != SLOT_NONE) {
+                struct slot *slot = add_slot(tl, i, now_ms, until_ms);
+                slot->gpus = an->gpu_count;
+                slot->hosts = an->gpu_count == 0 ? an->rank_count : 0;
+                slot->job = an->row.job_id;
+            }
+        }
+    }
+}
+
 static void add_windows(struct timeline *tl)
 {
     const struct core *core = tl->core;
@@ -88,7 +114,7 @@ static void keep_spares(struct timeline *tl)
 
 void timeline_init(struct timeline *tl, const struct core *core)
 {
-    *tl = (struct timeline){.core = core};
+    *tl = (struct timeline){.core = core, .settle_ms = TIME_NEVER};
     tl->nodes = mem_alloc_array(core->node_count, sizeof *tl->nodes);
     tl->of_node = mem_alloc_array(core->node_count, sizeof *tl->of_node);
     tl->avail = mem_alloc_array(core->node_count, sizeof *tl->avail);
@@ -119,6 +145,7 @@ void timeline_init(struct timeline *tl, const struct core *core)
         }
         tl->with_free[tl->nodes[i].free]++;
     }
+    add_ending(tl);
     add_windows(tl);
     keep_spares(tl);
 }
@@ -202,6 +229,24 @@ bool timeline_fits(const struct timeline *tl, uint32_t i, const struct demand *d
         return false;
     }
     return has_room(tl, n, d, at_ms) && add_ms(at_ms, d->length_ms) <= room_until(tl, n, d, at_ms);
+}
+
+/* How much of node i's time is lost by taking it from at_ms on: before, when it is taken later;
+ * after it, when now. */
+int64_t timeline_slack(const struct timeline *tl, uint32_t i, const struct demand *d, int64_t at_ms)
+{
+    const struct tl_node *n = &tl->nodes[i];
+    if (at_ms == tl->core->now_ms) {
+        return room_until(tl, n, d, at_ms);
+    }
+    int64_t from_ms = tl->core->now_ms;
+    for (uint32_t s = n->first; s != SLOT_NONE; s = tl->slots[s].next) {
+        int64_t to_ms = tl->slots[s].to_ms;
+        if (to_ms <= at_ms && to_ms > from_ms) {
+            from_ms = to_ms;
+        }
+    }
+    return at_ms - from_ms;
 }
 
 static int compare_indices(const void *a, const void *b)

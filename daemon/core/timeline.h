@@ -39,6 +39,8 @@ struct timeline {
     uint32_t *avail; /* owned; indices of nodes with something free now, in no order */
     uint32_t avail_count;
     uint32_t with_free[NODE_GPUS_MAX + 1]; /* nodes with so many accelerators free now */
+    int64_t
+        settle_ms; /* when nodes that wait for the rest of their gang are given out all the same */
 };
 /* What a gang asks for. */
 struct demand {
@@ -59,6 +61,8 @@ bool timeline_fits(const struct timeline *tl, uint32_t i, const struct demand *d
 /* Indices of nodes that have room from at_ms on, into list (tl->node_count items); how many. */
 uint32_t timeline_candidates(const struct timeline *tl, const struct demand *d, int64_t at_ms,
                              uint32_t *list);
+int64_t timeline_slack(const struct timeline *tl, uint32_t i, const struct demand *d,
+                       int64_t at_ms);
 /* Nodes with at least so many accelerators free now, whoever may have them. */
 uint32_t timeline_free_nodes(const struct timeline *tl, uint32_t gpus);
 /* The first time, not after until_ms, at which enough nodes have room in one place; TIME_NEVER. */

@@ -222,9 +222,11 @@ static void test_fair_share(void **state)
     nodes(1, 4);
     uint64_t greedy = submit_as("greedy", 1, 4, 0, 0);
     pass_time(2 * HOUR);
+    uint64_t promised = submit_as("other", 1, 4, HOUR, 0);
     uint64_t again = submit_as("greedy", 1, 4, HOUR, 0);
     uint64_t modest = submit_as("modest", 1, 4, HOUR, 0);
     end_all(greedy, 0);
+    end_all(promised, 0);
     assert_true(runs(modest));
     assert_false(runs(again));
     double used = share_used_of("greedy");
@@ -641,6 +643,66 @@ static void test_plan(void **state)
     assert_null(core_check(w.core));
 }
 
+/* ---------------------------------------------------------------- promises */
+
+/* A blocked job that was promised a start keeps its place: not a user who used nothing, nor a
+ * shorter job, only a higher priority gets before it; and not even that when it is overdue. */
+static void test_promise(void **state)
+{
+    (void)state;
+    nodes(2, 1);
+    uint64_t running = submit_as("greedy", 2, 1, 10 * HOUR, 0);
+    pass_time(9 * HOUR);
+    uint64_t gang = submit_as("greedy", 2, 1, 2 * HOUR, 0);
+    int64_t promised_ms = world_job(&w, gang)->row.promised_ms;
+    assert_int_equal(promised_ms, world_job(&w, gang)->wait.start_ms);
+    uint64_t modest = submit_as("modest", 2, 1, 2 * HOUR, 0);
+    uint64_t brief = submit_as("modest", 2, 1, MINUTE, 0);
+    uint64_t high = submit_as("modest", 2, 1, HOUR, 100);
+    pass_time(30 * MINUTE);
+    end_all(running, 0);
+    assert_true(runs(high));
+    assert_int_equal(world_job(&w, gang)->row.promised_ms, promised_ms);
+    assert_false(runs(modest) || runs(brief));
+    world_order(&w, INPUT_JOB_CANCEL, modest);
+    world_order(&w, INPUT_JOB_CANCEL, brief);
+    for (int i = 0; i < 30 && !runs(gang); i++) { /* a stream of higher ones */
+        uint64_t next = submit_as("modest", 2, 1, HOUR, 100);
+        assert_true(runs(high));
+        pass_time(50 * MINUTE);
+        end_all(high, 0);
+        high = next;
+    }
+    assert_true(runs(gang));
+    /* 12 h and twice its 2 h, and what then ran */
+    assert_true(w.now_ms - world_job(&w, gang)->row.submitted_ms < 17 * HOUR + 10 * MINUTE);
+    assert_true(world_job(&w, gang)->row.promised_ms == ROW_NONE);
+}
+
+/* The nodes of a gang that ends one by one do not go to small jobs before the next gang has seen
+ * them all; one that is left over goes after a while. */
+static void test_gather(void **state)
+{
+    (void)state;
+    nodes(3, 1);
+    uint64_t old = submit(3, 1, 10 * HOUR);
+    start_all(old);
+    uint64_t gang = submit(3, 1, HOUR);
+    uint64_t small = submit(1, 1, 2 * MINUTE);
+    uint64_t epoch = 1;
+    for (uint32_t i = 0; i < 3; i++) {
+        world_report_exit(&w, i + 1, old, epoch, 3, world_exit(&w, i, 0));
+        assert_false(runs(small));
+    }
+    assert_true(runs(gang));
+    start_all(gang);
+    world_report_exit(&w, 1, gang, epoch, 3, world_exit(&w, 0, 0));
+    pass_time(9000);
+    assert_false(runs(small));
+    pass_time(2000);
+    assert_true(runs(small)); /* the other two have still not ended */
+}
+
 /* ---------------------------------------------------------------- property */
 
 /* In random clusters, with all the jobs that fill holes or without them: the first blocked job is
@@ -706,6 +768,8 @@ int main(void)
         TEST(test_elastic),
         TEST(test_spares),
         TEST(test_plan),
+        TEST(test_promise),
+        TEST(test_gather),
         TEST(test_backfill_never_delays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

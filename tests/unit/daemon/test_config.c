@@ -47,10 +47,11 @@ static void test_scheduler(void **state)
     struct err err = {0};
     const char *yaml =
         "scheduler:\n"
-        "  weights: {age: 1, fair_share: 2, size: 3, restart: 4}\n"
+        "  weights: {age: 1, fair_share: 2, size: 3, restart: 4, slowdown: 24}\n"
         "  age_full: 1d\n"
         "  half_life: 2d\n"
-        "  backfill: {reservations: 5, depth: 6, horizon: 7d, shortest_first: false}\n"
+        "  backfill: {reservations: 5, depth: 6, horizon: 7d, shortest_first: false,\n"
+        "             overtaken: 25s, overtaken_lengths: 26}\n"
         "  assumed_runtime: 8h\n"
         "  preemption: {enabled: false, priority_gap: 9, min_runtime: 0s, save_first: 10s,\n"
         "               save_max: 11s, per_job: 12}\n"
@@ -79,6 +80,9 @@ static void test_scheduler(void **state)
     assert_int_equal(p->backfill.depth, 6);
     assert_int_equal(p->backfill.horizon_ms, 7 * 86400000);
     assert_false(p->backfill.shortest_first);
+    assert_int_equal(p->priority.slowdown, 24);
+    assert_int_equal(p->backfill.overtaken_ms, 25000);
+    assert_int_equal(p->backfill.overtaken_lengths, 26);
     assert_int_equal(p->assumed_runtime_ms, 8 * 3600000);
     assert_false(p->preemption.enabled);
     assert_int_equal(p->preemption.priority_gap, 9);
