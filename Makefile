@@ -49,11 +49,12 @@ CXXFLAGS_ALL = -std=c++17 $(OPT) $(DEFS) $(INCLUDES) -MMD -MP $(CXXFLAGS)
 LDFLAGS_ALL = $(OPT) -Wl,--as-needed $(LDFLAGS)
 
 # Each folder lists its sources: X_SRC, and its unit tests: X_TESTS.
-include lib/files.mk proto/files.mk daemon/files.mk daemon/sim/files.mk worker/files.mk trainer/files.mk ctl/files.mk
+include lib/files.mk proto/files.mk report/files.mk daemon/files.mk daemon/sim/files.mk worker/files.mk trainer/files.mk ctl/files.mk
 
 obj = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 lib_a := $(BUILD)/lib.a
 proto_a := $(BUILD)/proto.a
+report_a := $(BUILD)/report.a
 core_a := $(BUILD)/core.a
 daemon_a := $(BUILD)/daemon.a
 sim_a := $(BUILD)/sim.a
@@ -63,6 +64,7 @@ ctl_a := $(BUILD)/ctl.a
 
 LIBS_lib := -lyaml -ljansson -lxxhash -lcrypto -lpthread -lm
 LIBS_proto := -lprotobuf-c $(LIBS_lib)
+LIBS_report := $(LIBS_proto)
 LIBS_daemon := -luv -lsqlite3 $(LIBS_proto)
 LIBS_sim := -lz $(LIBS_daemon)
 LIBS_worker := -luv -ldl $(LIBS_proto)
@@ -71,6 +73,7 @@ LIBS_ctl := $(LIBS_proto)
 
 $(lib_a): $(call obj,$(LIB_SRC))
 $(proto_a): $(call obj,$(PROTO_SRC)) $(BUILD)/obj/gen/proto/ds.pb-c.c.o
+$(report_a): $(call obj,$(REPORT_SRC))
 $(core_a): $(call obj,$(CORE_SRC))
 $(daemon_a): $(call obj,$(DAEMON_SRC))
 $(sim_a): $(call obj,$(SIM_SRC))
@@ -90,9 +93,9 @@ $(BUILD)/bin/dsworkerd: $(call obj,worker/main.c) $(worker_a) $(proto_a) $(lib_a
 $(BUILD)/bin/dsworkerd: LIBS = $(LIBS_worker)
 $(BUILD)/bin/dsshim: $(call obj,worker/shim_main.c) $(worker_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsshim: LIBS = $(LIBS_worker)
-$(BUILD)/bin/dstrain: $(call obj,trainer/main.c) $(trainer_a) $(proto_a) $(lib_a)
+$(BUILD)/bin/dstrain: $(call obj,trainer/main.c) $(trainer_a) $(report_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dstrain: LIBS = $(LIBS_trainer)
-$(BUILD)/bin/dsctl: $(call obj,ctl/main.c) $(ctl_a) $(proto_a) $(lib_a)
+$(BUILD)/bin/dsctl: $(call obj,ctl/main.c) $(ctl_a) $(report_a) $(proto_a) $(lib_a)
 $(BUILD)/bin/dsctl: LIBS = $(LIBS_ctl)
 
 # ---- rules
@@ -127,11 +130,12 @@ $(BUILD)/bin/%:
 # ---- unit tests: tests/unit/<folder>/test_x.c links that folder's archive and those below it
 archives_lib := $(lib_a)
 archives_proto := $(proto_a) $(lib_a)
+archives_report := $(report_a) $(proto_a) $(lib_a)
 archives_core := $(core_a) $(proto_a) $(lib_a)
 archives_daemon := $(daemon_a) $(core_a) $(proto_a) $(lib_a)
 archives_worker := $(worker_a) $(proto_a) $(lib_a)
-archives_trainer := $(trainer_a) $(proto_a) $(lib_a)
-archives_ctl := $(ctl_a) $(proto_a) $(lib_a)
+archives_trainer := $(trainer_a) $(report_a) $(proto_a) $(lib_a)
+archives_ctl := $(ctl_a) $(report_a) $(proto_a) $(lib_a)
 LIBS_core := $(LIBS_proto)
 
 define unit_rules
@@ -144,11 +148,11 @@ check-unit-$(1): $$($(1)_test_bins)
 	@set -e; for t in $$($(1)_test_bins); do echo "== $$$$t"; $$$$t; done
 unit_test_bins += $$($(1)_test_bins)
 endef
-$(foreach pair,lib:LIB proto:PROTO core:CORE daemon:DAEMON worker:WORKER trainer:TRAINER ctl:CTL,\
+$(foreach pair,lib:LIB proto:PROTO report:REPORT core:CORE daemon:DAEMON worker:WORKER trainer:TRAINER ctl:CTL,\
   $(eval $(call unit_rules,$(firstword $(subst :, ,$(pair))),$(lastword $(subst :, ,$(pair))))))
 
 .PHONY: check-unit clean
-check-unit: $(foreach f,lib proto core daemon worker trainer ctl,check-unit-$(f))
+check-unit: $(foreach f,lib proto report core daemon worker trainer ctl,check-unit-$(f))
 clean:
 	rm -rf build build-*
 

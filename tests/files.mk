@@ -71,8 +71,8 @@ format-check:
 check-headers: $(BUILD)/gen/proto/ds.pb-c.h $(GENERATED_HEADERS)
 	@$(LINT)/headers.py $(filter %.h,$(C_FILES)) -- $(CC) -std=c11 $(DEFS) $(INCLUDES) $(WARN_C) -fsyntax-only
 check-layers: $(core_a) $(proto_a) $(lib_a)
-	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(SIM_SRC) \
-	    $(WORKER_SRC) $(TRAINER_SRC) $(CUDA_C) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
+	@$(LINT)/layers.py --core $(core_a) --libs $(proto_a) $(lib_a) --sources $(LIB_SRC) $(PROTO_SRC) $(REPORT_SRC) $(CORE_SRC) $(DAEMON_SRC) $(SIM_SRC) \
+	    $(WORKER_SRC) $(TRAINER_SRC) $(CUDA_C) $(CTL_SRC) $(LIB_TESTS) $(PROTO_TESTS) $(REPORT_TESTS) $(CORE_TESTS) $(DAEMON_TESTS) $(WORKER_TESTS) \
 	    $(TRAINER_TESTS) $(CTL_TESTS)
 
 # ---- the show, and a cluster to play with

@@ -117,6 +117,18 @@ static void put_object(json_t *root, const char *key, const char *json)
     }
 }
 
+static json_t *encode_sources(const struct ckpt_facts *f)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < f->source_count; i++) {
+        const struct ckpt_source *s = &f->sources[i];
+        json_array_append_new(list,
+                              json_pack("{s:I,s:I,s:I}", "tokens", (json_int_t)s->tokens, "epoch",
+                                        (json_int_t)s->epoch, "shown", (json_int_t)s->shown));
+    }
+    return list;
+}
+
 char *ckpt_facts_encode(const struct ckpt_facts *f)
 {
     json_t *root = json_pack(
@@ -131,6 +143,9 @@ char *ckpt_facts_encode(const struct ckpt_facts *f)
         char *guard = guard_state_encode(&f->guard);
         put_object(root, "guard", guard);
         free(guard);
+    }
+    if (f->source_count > 0) {
+        json_object_set_new(root, "sources", encode_sources(f));
     }
     if (f->weights_only) {
         json_object_set_new(root, "weights_only", json_true());
@@ -245,6 +260,23 @@ static int parse_made_with(struct ckpt_facts *f, const json_t *root, const char 
     return get_text(root, "spec_sha256", f->spec_sha256, sizeof f->spec_sha256, name, err);
 }
 
+static int parse_sources(struct ckpt_facts *f, const json_t *list, const char *name,
+                         struct err *err)
+{
+    if (!json_is_array(list) || json_array_size(list) > DATA_SOURCES_MAX) {
+        return err_set(err, ERR_CORRUPT, "%s: layout: sources is no list, or too long", name);
+    }
+    f->source_count = (uint32_t)json_array_size(list);
+    for (uint32_t i = 0; i < f->source_count; i++) {
+        const json_t *item = json_array_get(list, i);
+        struct ckpt_source *s = &f->sources[i];
+        TRY(get_u64(item, "tokens", INT64_MAX, &s->tokens, name, err));
+        TRY(get_u64(item, "epoch", INT64_MAX, &s->epoch, name, err));
+        TRY(get_u64(item, "shown", INT64_MAX, &s->shown, name, err));
+    }
+    return 0;
+}
+
 static int parse_story(struct ckpt_facts *f, const json_t *root, const char *name, struct err *err)
 {
     const json_t *weights_only = json_object_get(root, "weights_only");
@@ -267,6 +299,9 @@ static int parse_story(struct ckpt_facts *f, const json_t *root, const char *nam
         int rc = guard_state_parse(&f->guard, guard, name, err);
         free(guard);
         TRY(rc);
+    }
+    if (json_object_get(root, "sources") != NULL) { /* so with these */
+        TRY(parse_sources(f, json_object_get(root, "sources"), name, err));
     }
     TRY(get_object(root, "model", &f->model, name, err));
     return get_object(root, "run", &f->run, name, err);

@@ -13,6 +13,11 @@
 #include "trainer/guard.h"
 #include "trainer/mesh.h"
 
+struct ckpt_source { /* of train.data.train, in that order */
+    uint64_t tokens; /* in it */
+    uint64_t epoch;  /* sequences in one pass over it */
+    uint64_t shown;  /* sequences so far */
+};
 struct ckpt_facts {
     uint64_t step;     /* optimiser steps done */
     uint64_t tokens;   /* targets trained on */
@@ -32,9 +37,11 @@ struct ckpt_facts {
     double valid_loss;   /* of the last validation, after valid_step; NAN: none */
     uint64_t valid_step; /* 0: none */
     struct guard_state guard;
-    char *model;  /* owned; config.json of the model. NULL: an older checkpoint */
-    char *run;    /* owned; {"name","stage","train"} of the job file, or NULL */
-    char *origin; /* owned; where the first weights came from. NULL: they were random */
+    struct ckpt_source sources[DATA_SOURCES_MAX];
+    uint32_t source_count; /* 0: not known */
+    char *model;           /* owned; config.json of the model. NULL: an older checkpoint */
+    char *run;             /* owned; {"name","stage","train"} of the job file, or NULL */
+    char *origin;          /* owned; where the first weights came from. NULL: they were random */
 };
 
 /* All but step, tokens and position, and what comes of training. */

@@ -86,6 +86,22 @@ int feed_train(struct feed *f, uint64_t first, uint32_t count, int32_t *tokens, 
     return 0;
 }
 
+void feed_shown(const struct feed *f, uint64_t *counts)
+{
+    const struct cursor *c = &f->cursor;
+    uint64_t from[DATA_SOURCES_MAX];
+    uint64_t to[DATA_SOURCES_MAX];
+    mixture_before(&f->mixture, c->position, counts);
+    for (size_t i = 0; i < c->skip_count && c->skips[i].first < c->position; i++) {
+        uint64_t end = c->skips[i].first + c->skips[i].count;
+        mixture_before(&f->mixture, c->skips[i].first, from);
+        mixture_before(&f->mixture, end < c->position ? end : c->position, to);
+        for (uint32_t s = 0; s < f->source_count; s++) {
+            counts[s] -= to[s] - from[s];
+        }
+    }
+}
+
 int feed_valid(const struct feed *f, uint64_t first, uint32_t count, uint64_t n, int32_t *tokens,
                struct err *err)
 {

@@ -33,7 +33,9 @@ void feed_close(struct feed *f); /* a zeroed one is fine */
 /* The sequences first, first + 1, ... counted from the cursor on, of sequence_length + 1 tokens
  * each. */
 int feed_train(struct feed *f, uint64_t first, uint32_t count, int32_t *tokens, struct err *err);
-/* The same of the validation set: members first... of its n fixed windows. */
+/* Of each source: sequences shown so far. counts has source_count of them. */
+void feed_shown(const struct feed *f, uint64_t *counts);
+/* Sequences of the validation set, as feed_train: members first... of its n fixed windows. */
 int feed_valid(const struct feed *f, uint64_t first, uint32_t count, uint64_t n, int32_t *tokens,
                struct err *err);
 

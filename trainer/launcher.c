@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -31,10 +32,13 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "report/run_report.h"
+#include "trainer/attempt_log.h"
 #include "trainer/backend.h"
 #include "trainer/launcher_coord.h"
 #include "trainer/run.h"
 #include "trainer/run_dir.h"
+#include "trainer/run_facts.h"
 #include "trainer/spec_file.h"
 #include "trainer/watch.h"
 
@@ -511,6 +515,44 @@ static void launcher_fini(struct launcher *l)
     free(l->resume_dir);
 }
 
+/* ---- what stays behind */
+
+static void log_begin(const struct launcher *l)
+{
+    struct err why = {0};
+    if (attempt_log_begin(l->dir.path, l->dir.epoch, l->count, l->resume_dir, &why) != 0) {
+        log_warn("this start is not written down: %s", why.text);
+    }
+}
+
+static void log_end(const struct launcher *l, int status, const char *text)
+{
+    struct err why = {0};
+    if (attempt_log_end(l->dir.path, l->dir.epoch, status,
+                        status == 0 ? "all steps are done" : text, &why) != 0) {
+        log_warn("the end of this start is not written down: %s", why.text);
+    }
+}
+
+/* However the run ended. A report that cannot be written is no failure of the run. */
+static void write_report(const struct launcher *l)
+{
+    json_t *facts = NULL;
+    struct metrics metrics;
+    struct err why = {0};
+    int rc = run_facts_read(l->dir.path, NAN, true, &facts, &metrics, &why);
+    if (rc == 0) {
+        rc = run_report_save(l->dir.path, "report", true, true, facts, &metrics, &why);
+        metrics_fini(&metrics);
+    }
+    if (rc == 0) {
+        log_info("report: %s/report.html", l->dir.path);
+    } else {
+        log_warn("no report was written: %s", why.text);
+    }
+    json_decref(facts);
+}
+
 /* One attempt. *again: it left a decision of the guard for the next one (watch.h), which begins
  * at a checkpoint of this run when there is one. */
 static int launch_once(const struct run_options *options, int *status, bool *again, bool *saved,
@@ -525,12 +567,17 @@ static int launch_once(const struct run_options *options, int *status, bool *aga
         }
         bool another = false;
         size_t decided = watch_decided(l.dir.ckpt_dir, &another);
+        log_begin(&l);
         run_ranks(&l, err);
         *status = outcome(&l, err);
         *again = watch_decided(l.dir.ckpt_dir, &another) > decided && another &&
                  *status == run_exit_status(ERR_AGAIN) && l.asked == 0;
         *saved = l.dir.count > 0;
-        rc = *status == 0 ? 0 : err != NULL && err->code != 0 ? err->code : ERR_FAILED;
+        log_end(&l, *status, err->text);
+        if (!*again) {
+            write_report(&l);
+        }
+        rc = *status == 0 ? 0 : err->code != 0 ? err->code : ERR_FAILED;
     } else {
         *status = run_exit_status(rc);
     }

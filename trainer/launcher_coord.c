@@ -1,9 +1,9 @@
 #include "trainer/launcher_coord.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@
 #include "lib/mem.h"
 #include "proto/manifest.h"
 #include "proto/rpc.h"
+#include "report/lines.h"
 
 #define CONNECTIONS_EXTRA                                                                          \
     8 /* a rank that reconnects before its old connection was seen to close                        \
@@ -77,11 +78,10 @@ int coord_create(struct coord **out, const struct coord_options *options, struct
     for (size_t i = 0; i < c->connection_count; i++) {
         c->connections[i].fd = -1;
     }
-    c->metrics_fd = open(options->metrics_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int rc = 0;
-    if (c->metrics_fd < 0) {
-        rc = err_set_errno(err, "cannot open %s", options->metrics_path);
+    int rc = lines_open(options->metrics_path, &c->metrics_fd, err);
+    if (rc != 0) {
+        /* said */
     } else if (strlen(options->socket_path) >= sizeof address.sun_path) {
         rc = err_set(err, ERR_CONFIG, "socket path too long: %s", options->socket_path);
     } else {
@@ -262,9 +262,11 @@ static void expire_waiters(struct coord *c)
 
 /* ---- steps and shards */
 
+/* JSON has no NaN: text. */
 static void put_double(struct buf *line, const char *key, double value)
 {
-    buf_printf(line, ",\"%s\":%.17g", key, value);
+    const char *quote = isfinite(value) ? "" : "\"";
+    buf_printf(line, ",\"%s\":%s%.17g%s", key, quote, value, quote);
 }
 
 static void write_metric(struct coord *c, const Ds__Metric *m)

@@ -23,6 +23,7 @@ static const char help[] =
     "  dstrain run SPEC [--ranks N] [--out DIR] [--resume auto|CKPT] [--set KEY=VALUE]...\n"
     "              [--backend cpu|cuda] [--dry-run] [--profile]\n"
     "  dstrain pack FILE... -o PREFIX [--tokenizer T] [--split-valid SHARE] ...\n"
+    "  dstrain report RUN [--out DIR|-] [--format md|html|both|json] ...\n"
     "  dstrain inspect CKPT [--verify]\n"
     "  dstrain export CKPT DIR [--dtype fp32|bf16|fp8] [--shard-size SIZE]\n"
     "  dstrain import HF_DIR CKPT [--mtp N] [--seed S] [--init-std X] [--shard-size SIZE]\n"
@@ -44,8 +45,8 @@ static const char help_run[] =
     "\n"
     "  --ranks N            ranks to start; default: nodes x gpus_per_node of the job file.\n"
     "                       Ranks beyond pipeline x expert share the batch\n"
-    "  --out DIR            checkpoints, metrics.jsonl, TensorBoard events (tb/);\n"
-    "                       default runs/NAME\n"
+    "  --out DIR            checkpoints, metrics.jsonl, TensorBoard events (tb/), and at\n"
+    "                       the end report.html and report.md; default runs/NAME\n"
     "  --resume auto|CKPT   go on from the newest whole checkpoint in DIR (from the start\n"
     "                       when there is none), or from this one; on any number of ranks\n"
     "  --set KEY=VALUE      override a value of the job file, such as train.steps=10;\n"
@@ -241,9 +242,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*main)(int argc, char **argv);
-    } commands[] = {{"run", main_run},          {"pack", main_pack},     {"inspect", main_inspect},
-                    {"export", main_export},    {"import", main_import}, {"eval", main_eval},
-                    {"generate", main_generate}};
+    } commands[] = {{"run", main_run},           {"pack", main_pack},     {"inspect", main_inspect},
+                    {"export", main_export},     {"import", main_import}, {"eval", main_eval},
+                    {"generate", main_generate}, {"report", main_report}};
     log_init("dstrain", LOG_INFO);
     if (argc < 2) {
         fputs(help, stderr);

@@ -13,6 +13,7 @@ int main_export(int argc, char **argv);
 int main_import(int argc, char **argv);
 int main_eval(int argc, char **argv);
 int main_generate(int argc, char **argv);
+int main_report(int argc, char **argv);
 
 /* One line on stderr. Returns status. */
 int main_complain(const struct err *err, int status);

@@ -56,3 +56,15 @@ uint32_t mixture_at(const struct mixture *m, uint64_t position, uint64_t *index)
         slot -= count;
     }
 }
+
+void mixture_before(const struct mixture *m, uint64_t position, uint64_t *counts)
+{
+    uint64_t block = position / MIXTURE_BLOCK;
+    for (uint32_t i = 0; i < m->count; i++) {
+        counts[i] = dealt(m, i, block);
+    }
+    for (uint64_t p = block * MIXTURE_BLOCK; p < position; p++) {
+        uint64_t index;
+        counts[mixture_at(m, p, &index)]++;
+    }
+}

@@ -24,5 +24,7 @@ struct mixture {
 void mixture_init(struct mixture *m, uint64_t seed, const double *weights, uint32_t count);
 /* Source of a position; *index is the sequence of that source. */
 uint32_t mixture_at(const struct mixture *m, uint64_t position, uint64_t *index);
+/* Of the positions before this one, how many each source has. */
+void mixture_before(const struct mixture *m, uint64_t position, uint64_t *counts);
 
 #endif

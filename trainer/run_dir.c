@@ -17,6 +17,7 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "proto/manifest.h"
+#include "trainer/attempt_log.h"
 
 static bool has_manifest(const char *path)
 {
@@ -127,6 +128,7 @@ int run_dir_open(struct run_dir *d, const char *path, const char *ckpt_root, str
     *d = (struct run_dir){.lock_fd = -1, .ckpt_lock_fd = -1, .epoch = 1};
     TRY(make_folder(path, &d->path, err));
     TRY_GOTO(take_lock(d->path, &d->lock_fd, err), out);
+    d->epoch = attempt_log_next(d->path); /* one that saved nothing has left no folder */
     if (ckpt_root != NULL) {
         TRY_GOTO(make_folder(ckpt_root, &root, err), out);
         TRY_GOTO(take_lock(root, &d->ckpt_lock_fd, err), out);

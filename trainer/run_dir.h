@@ -1,5 +1,5 @@
 /* The folder of a run that a person started (no coordinator): OUT/
- *     lock, spec.json, metrics.jsonl, tb/,
+ *     lock, spec.json, attempts.jsonl, metrics.jsonl, tb/, report.*,
  * checkpoints/e0001/step-0000000050/{MANIFEST.json,shard-...} Each start is an epoch with a folder
  * of its own, so that nothing is ever written twice. A checkpoint counts when its manifest is
  * there. */

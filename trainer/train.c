@@ -527,9 +527,22 @@ static bool compare_is_due(const struct train *t)
     return every > 0 && t->at.step % every == 0;
 }
 
+/* For the record: the position alone decides what is shown. */
+static void note_sources(struct train *t)
+{
+    uint64_t shown[DATA_SOURCES_MAX];
+    feed_shown(&t->feed, shown);
+    t->at.source_count = t->feed.source_count;
+    for (uint32_t i = 0; i < t->feed.source_count; i++) {
+        const struct corpus *c = &t->feed.sources[i];
+        t->at.sources[i] = (struct ckpt_source){c->data.tokens, c->sampler.windows, shown[i]};
+    }
+}
+
 static int save(struct train *t, struct err *err)
 {
     TRY(compare_replicas(t, err));
+    note_sources(t);
     int64_t stall_ms = 0;
     int rc = ckpt_save(t->saver, &t->at, &stall_ms, err);
     t->stall_ms += stall_ms;

@@ -12,18 +12,19 @@ import re
 import subprocess
 import sys
 
-FOLDERS = ["lib", "proto", "daemon/core", "daemon/sim", "daemon", "worker", "trainer", "ctl"]
+FOLDERS = ["lib", "proto", "report", "daemon/core", "daemon/sim", "daemon", "worker", "trainer", "ctl"]
 CORE_LIB = ["lib/err.h", "lib/mem.h", "lib/buf.h", "lib/hash.h", "lib/hostlist.h"]
 CORE_PROTO = ["proto/jobspec.h", "proto/manifest.h"]
 MAY_INCLUDE = {
     "lib": ["lib/"],
     "proto": ["lib/", "proto/"],
+    "report": ["lib/", "proto/", "report/"],
     "daemon/core": ["daemon/core/", *CORE_LIB, *CORE_PROTO],
     "daemon/sim": ["lib/", "proto/", "daemon/"],
     "daemon": ["lib/", "proto/", "daemon/"],
     "worker": ["lib/", "proto/", "worker/"],
-    "trainer": ["lib/", "proto/", "trainer/"],
-    "ctl": ["lib/", "proto/", "ctl/"],
+    "trainer": ["lib/", "proto/", "report/", "trainer/"],
+    "ctl": ["lib/", "proto/", "report/", "ctl/"],
 }
 # What the core may call of lib and proto, by prefix.
 CORE_CALLS = re.compile(r"^(mem|buf|err|hash|hostlist|jobspec|duration|count|time|array|dependencies|dependency|placement|manifest)_\w+$")
@@ -51,7 +52,7 @@ def source_files():
     if git.returncode == 0:
         return [f for f in git.stdout.split() if os.path.exists(f)]
     found = []
-    for top in ["lib", "proto", "daemon", "worker", "trainer", "ctl", "tests"]:
+    for top in ["lib", "proto", "report", "daemon", "worker", "trainer", "ctl", "tests"]:
         for here, _, names in os.walk(top):
             found += [os.path.join(here, n) for n in names if n.endswith((".c", ".h", ".cc"))]
     return found

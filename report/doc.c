@@ -1,0 +1,317 @@
+#include "report/doc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/mem.h"
+#include "report/chart.h"
+#include "report/escape.h"
+
+static const char doc_style[] =
+    ":root{color-scheme:light dark;--bg:#fff;--fg:#1f2937;--soft:#6b7280;--line:#e5e7eb;"
+    "--card:#f8fafc;--good:#0f7f4f;--bad:#b91c1c;--live:#2563c9;--warn:#fff7ed;--warnline:#fdba74}"
+    "@media(prefers-color-scheme:dark){:root{--bg:#14181e;--fg:#e3e8ef;--soft:#9aa5b4;"
+    "--line:#2b323c;--card:#1a2029;--good:#4ade9a;--bad:#f87171;--live:#6ea8fe;--warn:#2a2118;"
+    "--warnline:#8a5a24}}"
+    "*{box-sizing:border-box}body{margin:0 auto;max-width:64rem;padding:2rem 1.25rem 4rem;"
+    "background:var(--bg);color:var(--fg);"
+    "font:15px/1.55 system-ui,-apple-system,'Segoe UI',sans-serif}"
+    "h1{font-size:1.7rem;line-height:1.25;margin:0 0 .4rem;overflow-wrap:anywhere}"
+    "h2{font-size:1.2rem;margin:2.6rem 0 .7rem;padding-bottom:.3rem;"
+    "border-bottom:1px solid var(--line)}p{margin:.5rem 0;max-width:46rem}"
+    ".state{display:inline-block;font-size:.75rem;font-weight:600;letter-spacing:.03em;"
+    "padding:.15rem .55rem;border-radius:1rem;border:1px solid currentColor;"
+    "vertical-align:middle;margin-left:.5rem;color:var(--soft)}"
+    ".good{color:var(--good)}.bad{color:var(--bad)}.live{color:var(--live)}"
+    ".warn{background:var(--warn);border-left:3px solid var(--warnline);padding:.55rem .9rem;"
+    "border-radius:0 4px 4px 0;overflow-wrap:anywhere}"
+    "dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:.7rem;"
+    "margin:1.2rem 0}dl div{background:var(--card);border:1px solid var(--line);"
+    "border-radius:6px;padding:.6rem .8rem}dt{color:var(--soft);font-size:.8rem}"
+    "dd{margin:0;overflow-wrap:anywhere}dd.v{font-size:1.3rem;font-weight:600;line-height:1.3;"
+    "font-variant-numeric:tabular-nums}dd.d{color:var(--soft);font-size:.8rem}"
+    "figure{margin:1.3rem 0 .4rem}figure svg{width:100%;height:auto;display:block}"
+    "figcaption{color:var(--soft);font-size:.85rem;margin-bottom:.3rem}"
+    "figcaption b{color:var(--fg);font-size:.95rem}.scroll{overflow-x:auto;margin:.4rem 0 1rem}"
+    "table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}"
+    "th,td{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--line);"
+    "vertical-align:top}th{color:var(--soft);font-weight:600;white-space:nowrap}"
+    "td{overflow-wrap:anywhere}td.n,th.n{text-align:right;white-space:nowrap}"
+    "details{margin:.8rem 0}summary{cursor:pointer;color:var(--soft)}"
+    "pre{background:var(--card);border:1px solid var(--line);border-radius:6px;"
+    "padding:.8rem;overflow-x:auto;font-size:.8rem;white-space:pre-wrap;overflow-wrap:anywhere}"
+    "footer{margin-top:3rem;color:var(--soft);font-size:.8rem}"
+    "@media print{body{max-width:none;padding:0}figure,tr{break-inside:avoid}}";
+
+/* ---- life */
+
+void doc_init(struct doc *p, enum doc_format format, const char *folder)
+{
+    *p = (struct doc){.format = format, .folder = folder};
+}
+
+static void drop_cells(struct doc *p)
+{
+    for (size_t i = 0; i < p->cell_count; i++) {
+        buf_fini(&p->cells[i]);
+    }
+    p->cell_count = 0;
+}
+
+void doc_fini(struct doc *p)
+{
+    drop_cells(p);
+    for (size_t i = 0; i < p->plot_count; i++) {
+        free(p->plots[i].name);
+        buf_fini(&p->plots[i].svg);
+    }
+    free(p->cells);
+    free(p->plots);
+    buf_fini(&p->out);
+    *p = (struct doc){0};
+}
+
+/* ---- text */
+
+static bool is_html(const struct doc *p)
+{
+    return p->format == DOC_HTML;
+}
+
+static void put(struct doc *p, const char *markup)
+{
+    buf_append_str(&p->out, markup);
+}
+
+static void put_escaped(struct doc *p, const char *text)
+{
+    if (is_html(p)) {
+        escape_html(&p->out, text);
+    } else {
+        escape_markdown(&p->out, text);
+    }
+}
+
+void doc_begin(struct doc *p, const char *title, const char *state, const char *look)
+{
+    if (!is_html(p)) {
+        put(p, "# ");
+        put_escaped(p, title);
+        put(p, state[0] != 0 ? " — " : "");
+        put_escaped(p, state);
+        put(p, "\n\n");
+        return;
+    }
+    put(p, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\"><head>"
+           "<meta charset=\"utf-8\"/>\n<meta http-equiv=\"Content-Security-Policy\" "
+           "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
+           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>");
+    put_escaped(p, title);
+    put(p, "</title>\n<style>");
+    put(p, doc_style);
+    put(p, chart_style);
+    put(p, "</style></head>\n<body>\n<h1>");
+    put_escaped(p, title);
+    if (state[0] != 0) {
+        buf_printf(&p->out, " <span class=\"state %s\">", look);
+        put_escaped(p, state);
+        put(p, "</span>");
+    }
+    put(p, "</h1>\n");
+}
+
+void doc_end(struct doc *p, const char *last_line)
+{
+    put(p, is_html(p) ? "<footer>" : "---\n\n");
+    put_escaped(p, last_line);
+    put(p, is_html(p) ? "</footer>\n</body></html>\n" : "\n");
+}
+
+void doc_heading(struct doc *p, const char *text)
+{
+    put(p, is_html(p) ? "<h2>" : "## ");
+    put_escaped(p, text);
+    put(p, is_html(p) ? "</h2>\n" : "\n\n");
+}
+
+static void put_paragraph(struct doc *p, const char *before, const char *after, const char *fmt,
+                          va_list ap)
+{
+    char *text = NULL;
+    if (vasprintf(&text, fmt, ap) < 0) {
+        text = NULL;
+    }
+    put(p, before);
+    put_escaped(p, text != NULL ? text : "");
+    put(p, after);
+    free(text);
+}
+
+void doc_text(struct doc *p, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    put_paragraph(p, is_html(p) ? "<p>" : "", is_html(p) ? "</p>\n" : "\n\n", fmt, ap);
+    va_end(ap);
+}
+
+void doc_warn(struct doc *p, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    put_paragraph(p, is_html(p) ? "<p class=\"warn\">" : "> ", is_html(p) ? "</p>\n" : "\n\n", fmt,
+                  ap);
+    va_end(ap);
+}
+
+void doc_fold(struct doc *p, const char *summary, const char *text)
+{
+    /* Markdown takes HTML blocks; in both, the text is escaped as HTML. */
+    put(p, "<details><summary>");
+    escape_html(&p->out, summary);
+    put(p, "</summary>\n<pre>");
+    escape_html(&p->out, text);
+    put(p, "</pre></details>\n\n");
+}
+
+/* ---- tables */
+
+struct buf *doc_cell_buf(struct doc *p)
+{
+    void *cells = p->cells;
+    mem_grow(&cells, &p->cell_capacity, p->cell_count + 1, sizeof *p->cells);
+    p->cells = cells;
+    p->cells[p->cell_count] = (struct buf){0};
+    return &p->cells[p->cell_count++];
+}
+
+void doc_cell(struct doc *p, const char *fmt, ...)
+{
+    char *text = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    if (vasprintf(&text, fmt, ap) < 0) {
+        text = NULL;
+    }
+    va_end(ap);
+    buf_append_str(doc_cell_buf(p), text != NULL ? text : "");
+    free(text);
+}
+
+static bool is_number(const char *column)
+{
+    return column[0] == '>';
+}
+
+static void html_table(struct doc *p, const char *const *columns, size_t count)
+{
+    put(p, "<div class=\"scroll\"><table><thead><tr>");
+    for (size_t i = 0; i < count; i++) {
+        put(p, is_number(columns[i]) ? "<th class=\"n\">" : "<th>");
+        put_escaped(p, columns[i] + is_number(columns[i]));
+        put(p, "</th>");
+    }
+    put(p, "</tr></thead><tbody>\n");
+    for (size_t i = 0; i < p->cell_count; i++) {
+        put(p, i % count == 0 ? "<tr>" : "");
+        put(p, is_number(columns[i % count]) ? "<td class=\"n\">" : "<td>");
+        put_escaped(p, buf_cstr(&p->cells[i]));
+        put(p, i % count + 1 == count ? "</td></tr>\n" : "</td>");
+    }
+    put(p, "</tbody></table></div>\n");
+}
+
+static void markdown_table(struct doc *p, const char *const *columns, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        put(p, "| ");
+        put_escaped(p, columns[i] + is_number(columns[i]));
+        put(p, " ");
+    }
+    put(p, "|\n");
+    for (size_t i = 0; i < count; i++) {
+        put(p, is_number(columns[i]) ? "|---:" : "|---");
+    }
+    put(p, "|\n");
+    for (size_t i = 0; i < p->cell_count; i++) {
+        put(p, "| ");
+        put_escaped(p, buf_cstr(&p->cells[i]));
+        put(p, i % count + 1 == count ? " |\n" : " ");
+    }
+    put(p, "\n");
+}
+
+void doc_table(struct doc *p, const char *const *columns, size_t count)
+{
+    if (p->cell_count > 0 && is_html(p)) {
+        html_table(p, columns, count);
+    } else if (p->cell_count > 0) {
+        markdown_table(p, columns, count);
+    }
+    drop_cells(p);
+}
+
+void doc_tiles(struct doc *p)
+{
+    static const char *const columns[] = {"", "", ""};
+    if (!is_html(p)) {
+        doc_table(p, columns, 3);
+        return;
+    }
+    put(p, "<dl>\n");
+    for (size_t i = 0; i + 2 < p->cell_count; i += 3) {
+        put(p, "<div><dt>");
+        put_escaped(p, buf_cstr(&p->cells[i]));
+        put(p, "</dt><dd class=\"v\">");
+        put_escaped(p, buf_cstr(&p->cells[i + 1]));
+        put(p, "</dd><dd class=\"d\">");
+        put_escaped(p, buf_cstr(&p->cells[i + 2]));
+        put(p, "</dd></div>\n");
+    }
+    put(p, "</dl>\n");
+    drop_cells(p);
+}
+
+/* ---- pictures */
+
+bool doc_wants_alone(const struct doc *p)
+{
+    return !is_html(p);
+}
+
+static void keep_plot(struct doc *p, const char *name, const struct buf *svg)
+{
+    p->plots = mem_resize(p->plots, (p->plot_count + 1) * sizeof *p->plots);
+    struct doc_plot *plot = &p->plots[p->plot_count++];
+    *plot = (struct doc_plot){.name = mem_printf("%s.svg", name)};
+    buf_append(&plot->svg, svg->data, svg->len);
+}
+
+void doc_figure(struct doc *p, const struct doc_figure *f, const struct buf *svg)
+{
+    if (is_html(p)) {
+        buf_printf(&p->out, "<figure id=\"%s\"><figcaption><b>", f->name);
+        put_escaped(p, f->title);
+        put(p, "</b> ");
+        put_escaped(p, f->caption);
+        put(p, "</figcaption>\n");
+        buf_append(&p->out, svg->data, svg->len);
+        put(p, "</figure>\n");
+        return;
+    }
+    put(p, "**");
+    put_escaped(p, f->title);
+    put(p, "** ");
+    put_escaped(p, f->caption);
+    put(p, "\n\n");
+    if (p->folder != NULL) {
+        buf_printf(&p->out, "![");
+        put_escaped(p, f->title);
+        buf_printf(&p->out, "](<%s/%s.svg>)\n\n", p->folder, f->name);
+        keep_plot(p, f->name, svg);
+    } else if (f->spark[0] != 0) {
+        buf_printf(&p->out, "    %s\n\n", f->spark);
+    }
+}
