@@ -1,5 +1,6 @@
 TRAINER_SRC :=
 TRAINER_SRC += trainer/mesh.c
+TRAINER_SRC += trainer/flight_comm.c trainer/inspect_flight.c
 TRAINER_SRC += trainer/comm_self.c
 TRAINER_SRC += trainer/comm_gloo.cc
 TRAINER_SRC += trainer/comm_gloo_peers.cc

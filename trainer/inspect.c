@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 #include "proto/manifest.h"
+#include "proto/pipeline_schedule.h"
 #include "trainer/ckpt_facts.h"
 #include "trainer/hf_folder.h"
 #include "trainer/hf_import.h"
-#include "proto/pipeline_schedule.h"
+#include "trainer/inspect_flight.h"
 #include "trainer/safetensors.h"
 
 static void print_tensors(const struct safetensors *s)
@@ -199,6 +200,9 @@ int inspect(const char *path, bool verify, struct err *err)
     }
     bool is_folder = S_ISDIR(st.st_mode);
     bool is_hf = is_folder && !has_file(path, MANIFEST_FILE) && has_file(path, "config.json");
+    if (!has_file(path, MANIFEST_FILE) && inspect_is_flight(path, is_folder)) {
+        return inspect_flight(path, is_folder, err);
+    }
     if (verify && !is_folder) {
         return err_set(err, ERR_USAGE,
                        "%s is one file: --verify needs a checkpoint's folder, where the digests "

@@ -1,4 +1,5 @@
-/* `dstrain inspect`: what is in a checkpoint folder or a safetensors file. */
+/* `dstrain inspect`: what is in a checkpoint folder, a safetensors file or the flight
+ * recorders of ranks. */
 #ifndef TRAINER_INSPECT_H
 #define TRAINER_INSPECT_H
 

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -185,6 +186,23 @@ static int load_spec(struct launcher *l, const struct run_options *options, stru
     return backend_check(l->spec.train.backend, l->count, err);
 }
 
+static char *flight_folder(const struct launcher *l)
+{
+    return mem_printf("%s/flight", l->dir.path);
+}
+
+/* Empty: what another start left is of other ranks. */
+static int make_flight_folder(const struct launcher *l, struct err *err)
+{
+    char *path = flight_folder(l);
+    int rc = file_remove_tree(path, err);
+    if (rc == 0 && mkdir(path, 0755) != 0) {
+        rc = err_set_errno(err, "cannot make %s", path);
+    }
+    free(path);
+    return rc;
+}
+
 static int prepare(struct launcher *l, const struct run_options *options, struct err *err)
 {
     TRY(load_spec(l, options, err));
@@ -196,6 +214,7 @@ static int prepare(struct launcher *l, const struct run_options *options, struct
     free(out);
     free(ckpt_root);
     TRY(rc);
+    TRY(make_flight_folder(l, err));
     TRY(choose_resume(l, options->resume, err));
     TRY(write_spec(l, err));
     TRY(block_signals(l, err));
@@ -238,6 +257,9 @@ static void exec_rank(const struct launcher *l, uint32_t rank, int output)
     char *tb_dir = mem_printf("%s/tb", l->dir.path);
     setenv("DS_TENSORBOARD_DIR", tb_dir, 1);
     free(tb_dir);
+    char *flight_dir = flight_folder(l);
+    setenv("DS_FLIGHT_DIR", flight_dir, 1);
+    free(flight_dir);
     setenv("DS_REPORT_SOCKET", l->socket, 1);
     unsetenv("DS_RESUME_PATH");
     if (l->resume_dir != NULL) {

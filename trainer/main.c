@@ -68,6 +68,9 @@ static const char help_inspect[] =
     "dstrain inspect CKPT [--verify]: what is in a checkpoint folder, a Hugging Face folder,\n"
     "or one .safetensors file: where the run stood, what it was made with, shards, tensors.\n"
     "\n"
+    "dstrain inspect DIR/flight: the last collectives of the ranks of a run, and where they\n"
+    "differ: who waited, in which call, for whom.\n"
+    "\n"
     "  --verify             also reads every shard and checks its size and digests\n"
     "                       against the manifest; of a Hugging Face folder every tensor, as\n"
     "                       an import would\n";

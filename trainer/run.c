@@ -14,12 +14,13 @@
 
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "proto/pipeline_schedule.h"
 #include "proto/reporter.h"
 #include "trainer/backend.h"
 #include "trainer/comm.h"
+#include "trainer/flight_comm.h"
 #include "trainer/mesh.h"
 #include "trainer/op.h"
-#include "proto/pipeline_schedule.h"
 #include "trainer/profile.h"
 #include "trainer/spec_file.h"
 #include "trainer/train.h"
@@ -73,7 +74,7 @@ struct place {
     uint64_t job, epoch;
     uint32_t rank, world;
     uint64_t threads, local_rank;
-    const char *socket, *ckpt_dir, *tb_dir, *resume_dir, *master_addr;
+    const char *socket, *ckpt_dir, *tb_dir, *resume_dir, *flight_dir, *master_addr;
 };
 
 static int env_number(const char *name, uint64_t max, uint64_t *value, struct err *err)
@@ -115,6 +116,7 @@ static int read_place(struct place *p, struct err *err)
     p->ckpt_dir = getenv("DS_CHECKPOINT_DIR");
     p->tb_dir = getenv("DS_TENSORBOARD_DIR");
     p->resume_dir = getenv("DS_RESUME_PATH");
+    p->flight_dir = getenv("DS_FLIGHT_DIR");
     p->master_addr = getenv("MASTER_ADDR");
     if (p->ckpt_dir == NULL) {
         return err_set(err, ERR_USAGE, "environment: DS_CHECKPOINT_DIR is not set");
@@ -184,9 +186,15 @@ static int store_get(void *ctx, const char *key, int64_t timeout_ms, void **valu
     return reporter_store_get(ctx, key, timeout_ms, value, len, err);
 }
 
-static int create_group(struct comm **c, const struct comm_store *store, const char *name,
-                        uint32_t which, uint32_t rank, uint32_t size, const char *address,
-                        struct err *err)
+/* How the ranks of this attempt meet. */
+struct meeting {
+    const struct comm_store *store;
+    const char *address;
+    struct flight *flight; /* or NULL */
+};
+
+static int create_group(struct comm **c, const struct meeting *at, const char *name, uint32_t which,
+                        uint32_t rank, uint32_t size, struct err *err)
 {
     char prefix[32];
     if (size == 1) {
@@ -194,7 +202,9 @@ static int create_group(struct comm **c, const struct comm_store *store, const c
         return 0;
     }
     snprintf(prefix, sizeof prefix, "%s%u", name, which);
-    return comm_gloo_create(c, store, prefix, rank, size, address, COMM_TIMEOUT_MS, err);
+    TRY(comm_gloo_create(c, at->store, prefix, rank, size, at->address, COMM_TIMEOUT_MS, err));
+    *c = flight_comm(at->flight, *c, prefix);
+    return 0;
 }
 
 /* Does the last stage use the embedding, and has it of its own? (tie.h) */
@@ -205,30 +215,31 @@ static bool is_tied(const struct model_config *config, const struct train_spec *
     return used && pipeline_rank_of(spec->pipeline_kind, spec->pipeline, last) != 0;
 }
 
-static int create_groups(struct train_options *t, const struct mesh *m,
-                         const struct comm_store *store, const char *address, struct err *err)
+static int create_groups(struct train_options *t, const struct mesh *m, const struct meeting *at,
+                         struct err *err)
 {
     uint32_t column = mesh_batch_index(m); /* of stages that hand micro-batches on to each other */
-    TRY(create_group(&t->world, store, "world", 0, m->rank, m->world, address, err));
+    TRY(create_group(&t->world, at, "world", 0, m->rank, m->world, err));
     if (m->pipeline == 1) {
         t->batch = t->world;
     } else {
-        TRY(create_group(&t->batch, store, "batch", m->pipeline_index, column, mesh_batch_ways(m),
-                         address, err));
+        TRY(create_group(&t->batch, at, "batch", m->pipeline_index, column, mesh_batch_ways(m),
+                         err));
     }
-    TRY(create_group(&t->expert, store, "expert", m->pipeline_index * m->data + m->data_index,
-                     m->expert_index, m->expert, address, err));
-    TRY(create_group(&t->data, store, "data", m->pipeline_index * m->expert + m->expert_index,
-                     m->data_index, m->data, address, err));
+    TRY(create_group(&t->expert, at, "expert", m->pipeline_index * m->data + m->data_index,
+                     m->expert_index, m->expert, err));
+    TRY(create_group(&t->data, at, "data", m->pipeline_index * m->expert + m->expert_index,
+                     m->data_index, m->data, err));
     bool first = m->pipeline_index == 0, last = m->pipeline_index == m->pipeline - 1;
     if (is_tied(t->config, &t->spec->train) && (first || last)) {
-        TRY(create_group(&t->ends, store, "ends", column, first ? 0 : 1, 2, address, err));
+        TRY(create_group(&t->ends, at, "ends", column, first ? 0 : 1, 2, err));
     }
     if (m->pipeline > 1) {
         char prefix[32];
         snprintf(prefix, sizeof prefix, "pipeline%u", column);
-        TRY(comm_gloo_peers_create(&t->peers, store, prefix, m->pipeline_index, m->pipeline,
-                                   address, COMM_TIMEOUT_MS, err));
+        TRY(comm_gloo_peers_create(&t->peers, at->store, prefix, m->pipeline_index, m->pipeline,
+                                   at->address, COMM_TIMEOUT_MS, err));
+        t->peers = flight_comm(at->flight, t->peers, prefix);
     }
     return 0;
 }
@@ -288,7 +299,14 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     };
     const struct comm_store store = {reporter, store_set, store_get};
     local_address(place->master_addr, address, sizeof address);
-    int rc = create_groups(&options, &mesh, &store, address, err);
+    struct meeting at = {&store, address, NULL};
+    if (place->flight_dir != NULL && place->world > 1) {
+        struct err why = {0};
+        if (flight_open(&at.flight, place->flight_dir, place->rank, place->world, &why) != 0) {
+            log_warn("no flight recorder: %s", why.text);
+        }
+    }
+    int rc = create_groups(&options, &mesh, &at, err);
     if (rc == 0) {
         rc = train_run(&options, err);
     }
@@ -297,6 +315,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
         profile_print();
     }
     destroy_groups(&options);
+    flight_close(at.flight);
     reporter_destroy(reporter, DRAIN_MS);
     return rc;
 }

@@ -13,6 +13,7 @@
 #include "proto/rpc.h"
 
 #define ATTEMPT_ORDER_FILE "order.pb"
+#define ATTEMPT_FLIGHT_DIR "flight" /* proto/flight.h */
 
 /* Caller frees. */
 char *attempt_dir_path(const char *state_dir, uint64_t job, uint64_t epoch);

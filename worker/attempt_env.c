@@ -8,6 +8,7 @@
 
 #include "lib/buf.h"
 #include "lib/mem.h"
+#include "worker/attempt_dir.h"
 
 /* Of the worker's environment, what a rank must not see: its own are set afresh, a service
  * manager's would mislead it. */
@@ -155,6 +156,11 @@ static void fill_env(Ds__ShimLaunch *launch, const Ds__AttemptStart *order,
     put_tensorboard(launch, order->checkpoint_dir);
     put_text(launch, "DS_REPORT_SOCKET", facts->report_socket);
     put_text(launch, "DS_RUN_DIR", facts->dir);
+    if (spec->has_train) {
+        char *flight = mem_printf("%s/" ATTEMPT_FLIGHT_DIR, facts->dir);
+        put_text(launch, "DS_FLIGHT_DIR", flight);
+        free(flight);
+    }
     put_text(launch, "DS_ADDR", facts->addr);
     if (order->resume != NULL) {
         put_text(launch, "DS_RESUME_PATH", order->resume->path);

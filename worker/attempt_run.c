@@ -112,6 +112,19 @@ static int write_spec(const struct attempt *t, struct jobspec *spec, struct err 
     return rc;
 }
 
+/* Where the ranks' flight recorders are: theirs to write. */
+static int make_flight_folder(const struct attempt *t, struct err *err)
+{
+    char *path = mem_printf("%s/" ATTEMPT_FLIGHT_DIR, t->dir);
+    int rc = 0;
+    if ((mkdir(path, 0700) != 0 && errno != EEXIST) ||
+        (t->becomes_user && chown(path, t->user.uid, t->user.gid) != 0)) {
+        rc = err_set_errno(err, "cannot make the folder %s", path);
+    }
+    free(path);
+    return rc;
+}
+
 static int make_log_folder(const struct attempt *t, struct err *err)
 {
     char *parent = mem_strdup(t->log_dir);
@@ -271,6 +284,9 @@ static int prepare(struct attempt *t, struct err *err)
     }
     if (rc == 0) {
         rc = make_log_folder(t, err);
+    }
+    if (rc == 0 && spec.has_train) {
+        rc = make_flight_folder(t, err);
     }
     if (rc == 0) {
         rc = write_spec(t, &spec, err);

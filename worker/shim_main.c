@@ -75,6 +75,17 @@ void shim_stop(struct shim *s, uint64_t grace_ms, const char *reason)
 
 /* ---- children */
 
+static const char *flight_dir(const struct shim *s)
+{
+    static const char name[] = "DS_FLIGHT_DIR=";
+    for (size_t i = 0; i < s->launch->n_env; i++) {
+        if (strncmp(s->launch->env[i], name, sizeof name - 1) == 0) {
+            return s->launch->env[i] + sizeof name - 1;
+        }
+    }
+    return NULL;
+}
+
 /* Returns true when no child is left; as we are the subreaper, then nothing of the tree is. */
 static bool reap(struct shim *s)
 {
@@ -86,7 +97,7 @@ static bool reap(struct shim *s)
         }
         for (uint32_t i = 0; i < s->rank_count; i++) {
             if (s->ranks[i].pid == pid) {
-                shim_rank_exited(&s->ranks[i], status, clock_wall_ms());
+                shim_rank_exited(&s->ranks[i], status, clock_wall_ms(), flight_dir(s));
                 s->alive--;
                 s->changed = true;
                 s->exits_changed = true;

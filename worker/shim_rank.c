@@ -4,11 +4,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "proto/flight.h"
 
 /* vfork: the child runs in our memory until it executes, so it says here what went wrong, and no
  * page table is copied. It calls only system calls and touches nothing else of ours. */
@@ -204,7 +208,31 @@ void shim_rank_drain(struct shim_rank *r, int turns)
     drain(r, &r->err, turns);
 }
 
-void shim_rank_exited(struct shim_rank *r, int status, int64_t now_ms)
+static void remember_flight(struct shim_rank *r, const char *dir)
+{
+    struct flight_file *file;
+    struct buf text = {0};
+    struct timespec now;
+    char *path = flight_path(dir, r->rank);
+    if (flight_read(&file, path, NULL) == 0) {
+        clock_gettime(CLOCK_BOOTTIME, &now);
+        flight_last(file, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, &text);
+        free(file);
+    }
+    if (text.len > 0) { /* in its last line, which is what people are shown */
+        bool after_line = r->last_words_bytes > 0;
+        if (after_line && r->last_words[r->last_words_bytes - 1] == '\n') {
+            r->last_words_bytes--;
+        }
+        buf_append_str(&text, after_line ? ")\n" : "\n");
+        remember(r, " (", after_line ? 2 : 0);
+        remember(r, (const char *)text.data, text.len);
+    }
+    buf_fini(&text);
+    free(path);
+}
+
+void shim_rank_exited(struct shim_rank *r, int status, int64_t now_ms, const char *flight_dir)
 {
     r->pid = 0;
     r->exited = true;
@@ -212,6 +240,9 @@ void shim_rank_exited(struct shim_rank *r, int status, int64_t now_ms)
     r->code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     r->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     shim_rank_drain(r, SHIM_DRAIN_ALL);
+    if (flight_dir != NULL && (r->code != 0 || r->signal != 0)) {
+        remember_flight(r, flight_dir);
+    }
 }
 
 void shim_rank_signal(const struct shim_rank *r, int signal)

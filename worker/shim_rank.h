@@ -50,8 +50,9 @@ void shim_rank_fini(struct shim_rank *r);
     64 /* more than a pipe holds; still an end, as someone may write on and on                     \
         */
 void shim_rank_drain(struct shim_rank *r, int turns);
-/* status: from waitpid. */
-void shim_rank_exited(struct shim_rank *r, int status, int64_t now_ms);
+/* status: from waitpid. flight_dir: of the ranks' flight recorders, or NULL: what a rank that
+ * failed was doing then is added to its last words. */
+void shim_rank_exited(struct shim_rank *r, int status, int64_t now_ms, const char *flight_dir);
 /* To its process group, or to it alone when it left that. */
 void shim_rank_signal(const struct shim_rank *r, int signal);
 

@@ -1,6 +1,7 @@
 """Every program of the cluster may die at any instant. What then happens to a training job."""
 
 import os
+import re
 import signal
 import time
 
@@ -61,6 +62,16 @@ def test_killed_coordinator_is_not_noticed_by_the_job(hasty, corpus):
     shown = hasty.wait_job(job, "COMPLETED")
     assert [a["attempt"] for a in shown["attempts"]] == [1] and shown["restarts"] == 0
     check_series(hasty, job, 80)
+
+
+def test_last_call_of_a_killed_rank(hasty, corpus):
+    """Of a rank that could say nothing itself its flight recorder says what it was doing."""
+    job = hasty.submit(train(hasty, corpus, steps=80, every=10))
+    hasty.wait_checkpoint(job, 10)
+    kill(hasty.ranks(job)[1])
+    hasty.wait_job(job, "COMPLETED")
+    texts = " ".join(e["text"] for e in hasty.items("event", "list", "--limit", "0"))
+    assert re.search(r"rank 1 on node1 .*\b(in|after|failed in) \w+ \d+ of (world|batch|expert|data)\d+, \d+ bytes", texts), texts
 
 
 def test_job_that_ends_while_the_coordinator_is_away(hasty):
