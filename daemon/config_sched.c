@@ -267,6 +267,7 @@ const struct yaml_field sched_config_fields[] = {
     {.key = "age_full", .type = YAML_CUSTOM, AT(priority.age_full_ms), .read = read_length},
     {.key = "half_life", .type = YAML_CUSTOM, AT(priority.half_life_ms), .read = read_length},
     {.key = "backfill", .type = YAML_MAP, .fields = backfill_fields},
+    {.key = "restart_hold", .type = YAML_CUSTOM, AT(restart_hold_ms), .read = read_duration},
     {.key = "assumed_runtime", .type = YAML_CUSTOM, AT(assumed_runtime_ms), .read = read_length},
     {.key = "preemption", .type = YAML_MAP, .fields = preemption_fields},
     {.key = "spares", .type = YAML_U32, AT(spares), .low = 0, .high = 100000},

@@ -27,6 +27,7 @@ CORE_SRC := \
   daemon/core/reservation.c \
   daemon/core/rows.c \
   daemon/core/sched.c \
+  daemon/core/sched_claim.c \
   daemon/core/sched_limit.c \
   daemon/core/sched_order.c \
   daemon/core/sched_place.c \
@@ -48,6 +49,7 @@ CORE_TESTS := \
   tests/unit/core/test_node.c \
   tests/unit/core/test_progress.c \
   tests/unit/core/test_pump.c \
+  tests/unit/core/test_reason.c \
   tests/unit/core/test_recover.c \
   tests/unit/core/test_job_wait.c \
   tests/unit/core/test_sched.c \

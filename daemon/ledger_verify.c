@@ -210,11 +210,14 @@ static void check_meters(struct audit *a)
     }
 }
 
-/* job, epoch, accelerator, booked ms, allocated ms: where the two differ. */
+/* job, epoch, accelerator, booked ms, allocated ms: where the two differ. A spare is held without
+ * an allocation. */
 static const char compare_sql[] =
     "WITH booked AS (SELECT job_id, epoch, gpu_id, sum(ms) AS ms FROM ("
     "  SELECT job_id, epoch, gpu_id, end_ms - start_ms AS ms FROM ledger WHERE job_id IS NOT NULL"
-    "  UNION ALL SELECT job_id, epoch, id, ?1 - since_ms FROM gpu WHERE job_id IS NOT NULL)"
+    "  AND category <> 'held'"
+    "  UNION ALL SELECT job_id, epoch, id, ?1 - since_ms FROM gpu WHERE job_id IS NOT NULL AND "
+    "category <> 'held')"
     "  GROUP BY job_id, epoch, gpu_id),"
     "held AS (SELECT a.job_id, a.epoch, a.gpu_id, coalesce(a.released_ms, ?1) - t.started_ms AS ms"
     "  FROM allocation a JOIN attempt t ON t.job_id = a.job_id AND t.epoch = a.epoch) "

@@ -1,7 +1,13 @@
 /* JOB_UPDATE and JOB_RESIZE: what is changed about jobs that are queued or run. */
+#include <stdio.h>
+#include <string.h>
+
 #include "daemon/core/rows.h"
+#include "daemon/dsd.h"
 #include "daemon/many.h"
 #include "daemon/rpc.h"
+#include "proto/jobspec.h"
+#include "proto/model_config.h"
 
 /* 0 on the wire lifts what the core lifts with ROW_NONE. */
 static int64_t or_none(int64_t value)
@@ -61,12 +67,38 @@ void rpc_job_update(struct call *call, const ProtobufCMessage *request)
     }
 }
 
+/* The size is checked as at submit: mesh, batch, limits of elastic ranges. */
+static int check_resize(struct dsd *dsd, uint64_t job, const Ds__JobResize *r, struct err *err)
+{
+    const char *model_json, *spec_json = core_job_spec(dsd->core, job, &model_json);
+    struct jobspec spec = {0};
+    struct model_config model;
+    char nodes[64];
+    const char *set[] = {nodes};
+    if (spec_json == NULL) {
+        return 0; /* the core says what is wrong */
+    }
+    snprintf(nodes, sizeof nodes, "nodes={min: %u, max: %u}", r->nodes_min, r->nodes_max);
+    int rc = jobspec_parse(&spec, spec_json, strlen(spec_json), "resize", "/", set, 1, err);
+    if (rc == 0 && model_json != NULL) {
+        rc = jobspec_model(&spec, model_json, strlen(model_json), "resize", &model, err);
+    }
+    jobspec_fini(&spec);
+    return rc;
+}
+
 void rpc_job_resize(struct call *call, const ProtobufCMessage *request)
 {
     const Ds__JobResize *r = (const Ds__JobResize *)request;
     struct many *m = many_begin(call, r->n_id, "jobs", many_reply_ids);
     for (size_t i = 0; m != NULL && i < r->n_id; i++) {
+        struct err err = {0};
         m->items[i].id = r->id[i];
+        m->items[i].many = m;
+        if (check_resize(call->dsd, r->id[i], r, &err) != 0) {
+            many_refuse(m, i, err.code, err.text);
+            continue;
+        }
         struct input in = {.kind = INPUT_JOB_RESIZE};
         in.u.resize.job = r->id[i];
         in.u.resize.user = call->peer->user;

@@ -37,7 +37,8 @@ static const char *check_gpu(const struct core *core, const struct gpu *gpu)
     const struct allocation *allocation = gpu->allocation;
     bool is_free = row->category == CATEGORY_IDLE || row->category == CATEGORY_DOWN ||
                    row->category == CATEGORY_PLANNED_DOWN;
-    if (is_free != (row->job_id == 0) || is_free != (allocation == NULL)) {
+    bool is_spare = row->category == CATEGORY_HELD && row->job_id == gpu->node->row.spare_job;
+    if (is_free != (row->job_id == 0) || (is_free || is_spare) != (allocation == NULL)) {
         return wrong("gpu %" PRIu64 " is booked %s for job %" PRIu64 " and is %s", row->id,
                      category_names[row->category], row->job_id,
                      allocation != NULL ? "allocated" : "not allocated");

@@ -97,6 +97,7 @@ void core_destroy(struct core *core)
     free(core->queue);
     free(core->running);
     free(core->order);
+    free(core->claims);
     free(core->garbage);
     map_fini(&core->jobs);
     map_fini(&core->ckpts);
@@ -176,6 +177,13 @@ void core_committed(struct core *core)
 }
 
 /* ---------------------------------------------------------------- lookups */
+
+const char *core_job_spec(const struct core *core, uint64_t id, const char **model_json)
+{
+    const struct job *job = core_job(core, id);
+    *model_json = job != NULL ? job->row.model_json : NULL;
+    return job != NULL ? job->row.spec : NULL;
+}
 
 struct job *core_job(const struct core *core, uint64_t id)
 {

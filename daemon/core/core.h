@@ -68,6 +68,8 @@ int64_t core_planned_start_ms(const struct core *core, uint64_t job);
 /* What a user of an account has used, weighted by queue and faded until the last input. */
 double core_used_gpu_ms(const struct core *core, const char *account, const char *user);
 
+/* The canonical spec of a live job, and its model (NULL: none); NULL: it is not live. */
+const char *core_job_spec(const struct core *core, uint64_t job, const char **model_json);
 /* Why a job waits: code and sentence with counts, into text. False when it does not wait (or is not
  * live). */
 bool core_why(const struct core *core, uint64_t job, char *code, size_t code_bytes, char *text,

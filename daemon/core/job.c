@@ -13,6 +13,7 @@
 #include "daemon/core/node.h"
 #include "daemon/core/recover.h"
 #include "daemon/core/sched.h"
+#include "daemon/core/sched_claim.h"
 #include "daemon/core/share.h"
 #include "lib/err.h"
 #include "lib/mem.h"
@@ -111,6 +112,14 @@ void job_set_reason(struct core *core, struct job *job, const char *code, const 
     core_mark(core, TABLE_JOB, &job->row);
 }
 
+/* What is waited out after a failure ends with the wait; what its owner asked for does not. */
+static void end_backoff(struct job *job)
+{
+    if (job->row.reason_code != NULL && strcmp(job->row.reason_code, "backoff") == 0) {
+        job->row.not_before_ms = 0;
+    }
+}
+
 static uint64_t epoch_of(const struct job *job)
 {
     return (uint64_t)job->row.epoch;
@@ -148,6 +157,7 @@ static void end(struct core *core, struct job *job, enum job_state state, const 
 void job_put_on_hold(struct core *core, struct job *job, const char *code, const char *text)
 {
     dequeue(core, job);
+    end_backoff(job);
     job->row.promised_ms = ROW_NONE;
     job->row.state = JOB_HELD;
     row_set_text(&job->row.stop_cause, NULL);
@@ -161,6 +171,7 @@ void job_put_on_hold(struct core *core, struct job *job, const char *code, const
 void job_suspend_now(struct core *core, struct job *job, const char *text)
 {
     dequeue(core, job);
+    end_backoff(job);
     job->row.promised_ms = ROW_NONE;
     job->row.state = JOB_SUSPENDED;
     row_set_text(&job->row.stop_cause, NULL);
@@ -176,8 +187,6 @@ void job_back_to_queue(struct core *core, struct job *job, const char *event, co
 {
     job->row.state = JOB_PENDING;
     job->row.fruitless = 0;
-    /* What was waited out after a failure is over; what its owner asked for is not. */
-    job->row.not_before_ms = job->row.epoch > 0 ? 0 : job->row.not_before_ms;
     set_reason(job, NULL, NULL);
     core_mark(core, TABLE_JOB, &job->row);
     core_event(core, event, job->row.id, epoch_of(job), 0, "job %" PRIu64 " (%s) was %s",
@@ -194,7 +203,6 @@ static void requeue_stopped(struct core *core, struct job *job, const char *caus
              job->row.reason_text != NULL ? job->row.reason_text : cause);
     job->row.state = JOB_PENDING;
     job->row.preempted += strcmp(cause, "preempt") == 0;
-    job->row.not_before_ms = 0;
     job->row.nodes_requested = job->row.nodes_min;
     row_set_text(&job->row.stop_cause, NULL);
     set_reason(job, cause, text);
@@ -214,7 +222,8 @@ static void requeue(struct core *core, struct job *job, const struct verdict *ve
     /* Whoever loses a node goes on before others begin; but not one that fails again and again. */
     job->row.restart_first = strcmp(verdict->class, "node_lost") == 0 && job->row.fruitless <= 1;
     job->row.nodes_requested = job->row.nodes_min;
-    job->row.not_before_ms = verdict->delay_ms > 0 ? core->now_ms + verdict->delay_ms : 0;
+    int64_t again_ms = verdict->delay_ms > 0 ? core->now_ms + verdict->delay_ms : 0;
+    job->row.not_before_ms = again_ms > job->row.not_before_ms ? again_ms : job->row.not_before_ms;
     row_set_text(&job->row.stop_cause, NULL);
     set_reason(job, verdict->delay_ms > 0 ? "backoff" : "restart", verdict->text);
     core_mark(core, TABLE_JOB, &job->row);
@@ -226,6 +235,7 @@ static void requeue(struct core *core, struct job *job, const struct verdict *ve
                "job %" PRIu64 " (%s) is started again %s: %s", job->row.id, job->row.name, delay,
                verdict->text);
     job_enqueue(core, job);
+    sched_claim_add(core, job);
 }
 
 void job_started(struct core *core, struct job *job)

@@ -23,6 +23,32 @@ static bool waits(const struct job *job)
            job->row.state == JOB_SUSPENDED;
 }
 
+/* What a submit of this size to this queue and account would be refused for. */
+static bool check_limits(struct core *core, const struct input *in, const struct job *job,
+                         const struct queue *queue, const struct account *account, int64_t nodes)
+{
+    int64_t most = queue->row.nodes_max;
+    const char *whose = "queue", *name = queue->row.name;
+    if (queue->row.user_nodes_max != ROW_NONE &&
+        (most == ROW_NONE || queue->row.user_nodes_max < most)) {
+        most = queue->row.user_nodes_max;
+    }
+    if (account != NULL && account->row.nodes_max != ROW_NONE &&
+        (most == ROW_NONE || account->row.nodes_max < most)) {
+        most = account->row.nodes_max;
+        whose = "account";
+        name = account->row.name;
+    }
+    if (most != ROW_NONE && nodes > most) {
+        core_reply(core, in, ERR_INVALID,
+                   "job %" PRIu64 " could never start: %" PRId64
+                   " nodes are over the limit of %s %.80s (allowed: up to %" PRId64 ")",
+                   job->row.id, nodes, whose, name, most);
+        return false;
+    }
+    return true;
+}
+
 /* False after a refusal: nothing is changed by a request with a mistake in it. */
 static bool check_update(struct core *core, const struct input *in, const struct job *job)
 {
@@ -69,9 +95,23 @@ static bool check_update(struct core *core, const struct input *in, const struct
                    limit_ms / 1000, queue->row.name, most_ms != ROW_NONE ? most_ms / 1000 : 0);
         return false;
     }
-    if ((u->fields & JOB_FIELD_DEADLINE) != 0 && u->deadline_ms != ROW_NONE &&
-        u->deadline_ms <= core->now_ms) {
+    bool has_deadline = (u->fields & JOB_FIELD_DEADLINE) != 0 && u->deadline_ms != ROW_NONE;
+    if (has_deadline && u->deadline_ms <= core->now_ms) {
         core_reply(core, in, ERR_INVALID, "the deadline is over already");
+        return false;
+    }
+    int64_t left_ms = limit_ms > job->row.ran_ms ? limit_ms - job->row.ran_ms : 0;
+    if (has_deadline && waits(job) && core->now_ms + left_ms > u->deadline_ms) {
+        core_reply(core, in, ERR_INVALID,
+                   "job %" PRIu64 " could never be done by then: its time limit leaves it %" PRId64
+                   " s",
+                   job->row.id, left_ms / 1000);
+        return false;
+    }
+    if ((u->fields & (JOB_FIELD_QUEUE | JOB_FIELD_ACCOUNT)) != 0 &&
+        !check_limits(core, in, job, queue,
+                      (u->fields & JOB_FIELD_ACCOUNT) != 0 ? account : job->member->account,
+                      job->row.nodes_min)) {
         return false;
     }
     if ((u->fields & JOB_FIELD_ARRAY_LIMIT) != 0 &&
@@ -259,6 +299,9 @@ static bool check_size(struct core *core, const struct input *in, const struct j
         core_reply(core, in, ERR_INVALID,
                    "%" PRIu32 " nodes x %" PRId64 " ranks are no multiple of the mesh's %" PRId64,
                    min, ranks, job->row.expert_ranks);
+        return false;
+    }
+    if (!check_limits(core, in, job, job->queue, job->member->account, min)) {
         return false;
     }
     uint32_t large_enough;

@@ -12,6 +12,7 @@
 #include "daemon/core/job_wait.h"
 #include "daemon/core/register.h"
 #include "daemon/core/reservation.h"
+#include "daemon/core/sched_claim.h"
 #include "daemon/core/share.h"
 #include "daemon/core/state.h"
 #include "daemon/core/topology.h"
@@ -325,6 +326,7 @@ void core_load_done(struct core *core)
     for (struct job *job = core->job_first; job != NULL; job = job->next) {
         if (job->row.state == JOB_PENDING) {
             job_enqueue(core, job);
+            sched_claim_add(core, job);
         }
     }
     set_timers(core);

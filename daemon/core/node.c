@@ -57,30 +57,6 @@ uint32_t node_capacity(const struct node *node)
     return node->present;
 }
 
-/* ---------------------------------------------------------------- spares */
-
-void node_set_spare(struct core *core, struct node *node, uint64_t job)
-{
-    if (node->row.spare_job != job) {
-        node->row.spare_job = job;
-        core_mark(core, TABLE_NODE, &node->row);
-        core->sched_due = true;
-    }
-}
-
-void node_free_spares(struct core *core, uint64_t job_id)
-{
-    const struct job *job = core_job(core, job_id);
-    if (job == NULL || job->row.spares == 0) {
-        return;
-    }
-    for (size_t i = 0; i < core->node_count; i++) {
-        if (core->nodes[i]->row.spare_job == job_id) {
-            node_set_spare(core, core->nodes[i], 0);
-        }
-    }
-}
-
 /* ---------------------------------------------------------------- states */
 
 static void set_state(struct core *core, struct node *node, enum node_state state, const char *why)
@@ -114,7 +90,26 @@ static enum category free_category(const struct gpu *gpu)
         return CATEGORY_DOWN;
     case NODE_UP:
     default:
-        return gpu_is_free(gpu) ? CATEGORY_IDLE : CATEGORY_DOWN;
+        return !gpu_is_free(gpu)               ? CATEGORY_DOWN
+               : gpu->node->row.spare_job != 0 ? CATEGORY_HELD
+                                               : CATEGORY_IDLE;
+    }
+}
+
+/* A spare is paid for by the job that keeps it, outside of its attempts. */
+static void book_free(struct core *core, struct gpu *gpu, int64_t kept_ms)
+{
+    enum category category = free_category(gpu);
+    uint64_t job = category == CATEGORY_HELD ? gpu->node->row.spare_job : 0;
+    meter_switch(core, gpu, category, job, 0, kept_ms);
+}
+
+static void book_all_free(struct core *core, struct node *node)
+{
+    for (size_t i = 0; i < node->gpu_count; i++) {
+        if (node->gpus[i]->allocation == NULL) {
+            book_free(core, node->gpus[i], INT64_MAX);
+        }
     }
 }
 
@@ -122,7 +117,30 @@ void node_free_gpu(struct core *core, struct gpu *gpu, int64_t kept_ms)
 {
     gpu->allocation = NULL;
     node_recount(gpu->node);
-    meter_switch(core, gpu, free_category(gpu), 0, 0, kept_ms);
+    book_free(core, gpu, kept_ms);
+}
+
+void node_set_spare(struct core *core, struct node *node, uint64_t job)
+{
+    if (node->row.spare_job != job) {
+        node->row.spare_job = job;
+        core_mark(core, TABLE_NODE, &node->row);
+        book_all_free(core, node);
+        core->sched_due = true;
+    }
+}
+
+void node_free_spares(struct core *core, uint64_t job_id)
+{
+    const struct job *job = core_job(core, job_id);
+    if (job == NULL || job->row.spares == 0) {
+        return;
+    }
+    for (size_t i = 0; i < core->node_count; i++) {
+        if (core->nodes[i]->row.spare_job == job_id) {
+            node_set_spare(core, core->nodes[i], 0);
+        }
+    }
 }
 
 void node_settle(struct core *core, struct node *node)
@@ -143,11 +161,7 @@ void node_settle(struct core *core, struct node *node)
         /* Its maintenance is over, its worker is not back. */
         set_state(core, node, node->watched ? NODE_UP : NODE_DOWN, "its worker is not connected");
     }
-    for (size_t i = 0; i < node->gpu_count; i++) {
-        if (node->gpus[i]->allocation == NULL) {
-            meter_switch(core, node->gpus[i], free_category(node->gpus[i]), 0, 0, INT64_MAX);
-        }
-    }
+    book_all_free(core, node);
     core->sched_due = true;
 }
 

@@ -21,6 +21,7 @@ void policy_default(struct policy *policy)
                      .overtaken_ms = DAY_MS / 2,
                      .overtaken_lengths = 2,
                      .shortest_first = true},
+        .restart_hold_ms = 2 * MINUTE_MS,
         .assumed_runtime_ms = DAY_MS,
         .preemption = {.enabled = true,
                        .priority_gap = 1,

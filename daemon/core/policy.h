@@ -39,6 +39,7 @@ struct policy {
         bool shortest_first; /* true: among jobs of one priority, those that fill holes are taken by
                                 time limit, not by score */
     } backfill;
+    int64_t restart_hold_ms;    /* 2 min: how long a gang that failed finds its nodes kept for it */
     int64_t assumed_runtime_ms; /* 1 day: of a job without a time limit, for estimates */
     struct {
         bool enabled;           /* true */

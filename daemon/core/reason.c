@@ -2,25 +2,43 @@
  * last pass found out is in job->wait; the rest is counted here. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/core/job_wait.h"
 #include "daemon/core/node.h"
 #include "daemon/core/reservation.h"
+#include "daemon/core/sched_claim.h"
 #include "daemon/core/share.h"
 #include "daemon/core/timeline.h"
 #include "lib/buf.h"
+#include "lib/mem.h"
 
 #define NAMES_SHOWN 3
 #define DAY_MS      86400000
 
 /* Where the nodes are that a job could use: each in one of these. */
-enum whereabouts { FREE, HELD, WINDOW, BUSY, SPARE, MAINTENANCE, DRAINING, DOWN, SMALL, KINDS };
+enum whereabouts {
+    FREE,
+    HELD,
+    WINDOW,
+    BUSY,
+    SPARE,
+    MAINTENANCE,
+    DRAINING,
+    DOWN,
+    FAULTY,
+    SMALL,
+    KINDS
+};
 struct census {
     uint32_t count[KINDS];
     const struct node *first[KINDS][NAMES_SHOWN];
     uint32_t total;
-    uint64_t held_for; /* the first of those that nodes are held for */
+    uint32_t kept;         /* empty ones that are still to be kept as spares of the cluster */
+    int64_t most_free;     /* accelerators of one that has too few */
+    uint32_t in_one_place; /* free ones, of the placement that has most */
+    uint64_t held_for;     /* the first of those that nodes are held for */
     int64_t held_until_ms;
     uint64_t window; /* the first reservation in the way */
     int64_t window_ms;
@@ -83,6 +101,30 @@ static const struct reservation *window(const struct core *core, const struct jo
     return NULL;
 }
 
+/* The job that failed there and finds the node kept for its restart, other than `job`; NULL. */
+static const struct job *claimant(const struct core *core, const struct job *job,
+                                  const struct node *node)
+{
+    for (size_t i = 0; i < core->claim_count; i++) {
+        const struct job *other = core_job(core, core->claims[i]);
+        if (other == NULL || other == job || sched_claim_until_ms(core, other) == 0) {
+            continue;
+        }
+        for (uint32_t k = 0; k < other->attempt->node_count; k++) {
+            if (other->attempt->nodes[k].node == node) {
+                return other;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void held_for(struct census *c, const struct job *other, int64_t until_ms)
+{
+    c->held_for = c->held_for == 0 ? other->row.id : c->held_for;
+    c->held_until_ms = c->held_for == other->row.id ? until_ms : c->held_until_ms;
+}
+
 static enum whereabouts locate(const struct core *core, const struct job *job,
                                const struct node *node, struct census *c)
 {
@@ -100,10 +142,18 @@ static enum whereabouts locate(const struct core *core, const struct job *job,
     if (!node_is_usable(node)) {
         return DOWN;
     }
+    if (node->healthy < job->row.gpus_per_node) {
+        return FAULTY;
+    }
     bool has_room = job->row.gpus_per_node > 0 ? node->free >= job->row.gpus_per_node
                                                : node->hosted < NODE_HOSTED_MAX;
     if (!has_room) {
+        c->most_free = node->free > c->most_free ? node->free : c->most_free;
         return BUSY;
+    }
+    if (c->kept > 0 && node->first == NULL && node->healthy > 0 && node->row.spare_job == 0) {
+        c->kept--;
+        return SPARE;
     }
     if (node->row.spare_job != 0 && node->row.spare_job != job->row.id) {
         return SPARE;
@@ -114,10 +164,14 @@ static enum whereabouts locate(const struct core *core, const struct job *job,
         c->window_ms = c->window == res->row.id ? res->row.start_ms : c->window_ms;
         return WINDOW;
     }
-    const struct job *other = holder(core, job, node);
+    const struct job *other = claimant(core, job, node);
     if (other != NULL) {
-        c->held_for = c->held_for == 0 ? other->row.id : c->held_for;
-        c->held_until_ms = c->held_for == other->row.id ? other->wait.start_ms : c->held_until_ms;
+        held_for(c, other, sched_claim_until_ms(core, other));
+        return HELD;
+    }
+    other = holder(core, job, node);
+    if (other != NULL) {
+        held_for(c, other, other->wait.start_ms);
         return HELD;
     }
     return FREE;
@@ -125,14 +179,20 @@ static enum whereabouts locate(const struct core *core, const struct job *job,
 
 static void take_census(const struct core *core, const struct job *job, struct census *c)
 {
-    *c = (struct census){.total = (uint32_t)core->node_count};
-    for (size_t i = 0; i < core->node_count; i++) {
+    *c = (struct census){.total = (uint32_t)core->node_count,
+                         .kept = job->row.restart_first ? 0 : core->config.policy.spares};
+    uint32_t *places = mem_alloc_array(core->place_count + 1, sizeof *places);
+    for (size_t i = core->node_count; i-- > 0;) { /* spares are the last ones */
         enum whereabouts at = locate(core, job, core->nodes[i], c);
-        if (c->count[at] < NAMES_SHOWN) {
-            c->first[at][c->count[at]] = core->nodes[i];
+        if (at == FREE) {
+            uint32_t there = ++places[core->nodes[i]->place[job->row.placement]];
+            c->in_one_place = there > c->in_one_place ? there : c->in_one_place;
         }
+        memmove(c->first[at] + 1, c->first[at], (NAMES_SHOWN - 1) * sizeof c->first[at][0]);
+        c->first[at][0] = core->nodes[i];
         c->count[at]++;
     }
+    free(places);
 }
 
 /* " (gpu04, gpu07 ...)" */
@@ -150,7 +210,8 @@ static void put_counts(const struct core *core, const struct census *c, struct b
     static const char *const names[] = {
         [FREE] = "free",         [HELD] = "held",   [WINDOW] = "set aside",
         [BUSY] = "busy",         [SPARE] = "spare", [MAINTENANCE] = "in maintenance",
-        [DRAINING] = "draining", [DOWN] = "down",   [SMALL] = "too small",
+        [DRAINING] = "draining", [DOWN] = "down",   [FAULTY] = "with too few healthy accelerators",
+        [SMALL] = "too small",
     };
     char text[40];
     buf_printf(out, "%" PRIu32 " free", c->count[FREE]);
@@ -165,7 +226,7 @@ static void put_counts(const struct core *core, const struct census *c, struct b
         } else if (kind == WINDOW) {
             buf_printf(out, " by reservation %" PRIu64 " from %s", c->window,
                        when(core, c->window_ms, text, sizeof text));
-        } else if (kind == DRAINING || kind == DOWN || kind == MAINTENANCE) {
+        } else if (kind == DRAINING || kind == DOWN || kind == MAINTENANCE || kind == FAULTY) {
             put_names(out, c, (enum whereabouts)kind);
         }
     }
@@ -194,6 +255,13 @@ static const char *explain_fit(const struct core *core, const struct job *job, s
     put_needs(job, out);
     buf_append_str(out, ": ");
     put_counts(core, &c, out);
+    if (job->row.placement != PLACEMENT_ANY && c.count[FREE] > c.in_one_place) {
+        buf_printf(out, ", at most %" PRIu32 " of the free ones in one %s", c.in_one_place,
+                   placement_names[job->row.placement]);
+    }
+    if (c.count[FREE] == 0 && c.most_free > 0) {
+        buf_printf(out, ", with up to %" PRId64 " accelerators free on one", c.most_free);
+    }
     if (job->wait.code == WAIT_RESOURCES && job->wait.start_ms != TIME_NEVER) {
         char text[40];
         buf_printf(out, "; planned to start by %s",
@@ -342,6 +410,11 @@ static const char *explain_absent(const struct core *core, const struct job *job
     char text[400];
     switch (job->row.state) {
     case JOB_HELD:
+        if (job->row.reason_code != NULL && strcmp(job->row.reason_code, "dependency") == 0) {
+            buf_printf(out, "%s (dsctl job release %" PRIu64 " starts it all the same)", why,
+                       job->row.id);
+            return "dependency";
+        }
         buf_printf(out, "held until somebody releases it (dsctl job release %" PRIu64 "): %s",
                    job->row.id, why);
         return "held";

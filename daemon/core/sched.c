@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/core/node.h"
+#include "daemon/core/sched_claim.h"
 #include "daemon/core/sched_limit.h"
 #include "daemon/core/sched_order.h"
 #include "daemon/core/sched_place.h"
@@ -235,6 +236,7 @@ static void pass_init(struct pass *pass, struct core *core, struct sched_plan *p
     *pass = (struct pass){
         .core = core, .plan = plan, .reservations = core->config.policy.backfill.reservations};
     plan->again_ms = TIME_NEVER;
+    sched_claim_prune(core);
     timeline_init(&pass->tl, core);
     plan->again_ms = pass->tl.settle_ms;
     limits_init(&pass->limits, core);
@@ -293,7 +295,7 @@ static bool nothing_is_free(const struct pass *pass)
  * the promise is overdue. */
 static bool may_pass(const struct core *core, const struct ranked *r, const struct ranked *promised)
 {
-    return r->job->row.restart_first ||
+    return sched_goes_on(core, r->job) ||
            (r->base > promised->base && !sched_is_overdue(core, promised->job));
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/sched_claim.h"
 #include "daemon/core/share.h"
 #include "lib/mem.h"
 
@@ -88,6 +89,11 @@ static double fraction(int64_t part, int64_t whole)
     return part <= 0 || whole <= 0 ? 0 : part < whole ? (double)part / (double)whole : 1;
 }
 
+bool sched_goes_on(const struct core *core, const struct job *job)
+{
+    return job->row.restart_first || sched_claim_until_ms(core, job) > 0;
+}
+
 int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus)
 {
     const struct policy *p = &core->config.policy;
@@ -104,7 +110,7 @@ int64_t sched_score(const struct core *core, const struct job *job, double clust
         double part = (double)(job->row.nodes_min * job->row.gpus_per_node) / cluster_gpus;
         points += (double)p->priority.size * (part < 1 ? part : 1);
     }
-    if (job->row.restart_first) {
+    if (sched_goes_on(core, job)) {
         points += (double)p->priority.restart;
     }
     return sched_base_priority(job) * 1000 + (int64_t)(points * 1000);

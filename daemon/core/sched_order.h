@@ -19,6 +19,8 @@ void sched_share_out(struct core *core);
 /* Nobody is overtaken for ever: who has waited long, as measured by his own length, goes before all
  * others. */
 bool sched_is_overdue(const struct core *core, const struct job *job);
+/* It was running when its gang failed, and goes on before others begin. */
+bool sched_goes_on(const struct core *core, const struct job *job);
 int64_t sched_score(const struct core *core, const struct job *job, double cluster_gpus);
 struct ranked sched_ranked(const struct core *core, struct job *job, double cluster_gpus);
 /* The queue in no order. Caller frees; core->queue_count items. */

@@ -254,8 +254,10 @@ struct core {
     uint64_t nodes_version; /* grows when nodes or their accelerators come or go */
     bool carrying_out;      /* a plan: what leaves the queue was planned to */
     bool has_hosted;        /* there was a waiting job without accelerators */
-    uint64_t blocker;       /* the first job that the last pass gave a reservation */
-    uint64_t *order;        /* owned; ids as the last whole pass ranked them */
+    uint64_t *claims;       /* owned; jobs whose nodes may be kept for their restart */
+    size_t claim_count, claims_capacity;
+    uint64_t blocker; /* the first job that the last pass gave a reservation */
+    uint64_t *order;  /* owned; ids as the last whole pass ranked them */
     size_t order_count, order_capacity;
     int64_t whole_pass_ms, pass_ms; /* earliest times of the next ones */
     int64_t alarm_ms;               /* a TIMER_SCHED is set for then; 0: none */

@@ -119,6 +119,27 @@ static bool check_account(struct core *core, const struct input *in)
     return true;
 }
 
+static bool check_quotas(struct core *core, const struct input *in)
+{
+    const struct input_submit *submit = &in->u.submit;
+    const struct jobspec *spec = submit->spec;
+    struct job job = {.row = {.user = (char *)(uintptr_t)submit->user,
+                              .account = spec->account,
+                              .priority = spec->priority}};
+    for (size_t i = 0; i < core->quota_count; i++) {
+        const struct quota *quota = core->quotas[i];
+        if (quota->row.expires_ms == ROW_NONE && quota->row.nodes < spec->nodes_min &&
+            share_quota_covers(core, quota, &job)) {
+            refuse(core, in, spec->places.nodes, "nodes",
+                   "the job can never start: %" PRIu32 " nodes are over quota %" PRIu64
+                   " (allowed: up to %" PRId64 "; dsctl quota list)",
+                   spec->nodes_min, quota->row.id, quota->row.nodes);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_dependencies(struct core *core, const struct input *in)
 {
     const struct jobspec *spec = in->u.submit.spec;
@@ -173,7 +194,7 @@ static bool check_fit(struct core *core, const struct input *in)
 
 bool job_check_submit(struct core *core, const struct input *in, int64_t *limit_ms)
 {
-    return check_queue(core, in, limit_ms) && check_account(core, in) &&
+    return check_queue(core, in, limit_ms) && check_account(core, in) && check_quotas(core, in) &&
            check_dependencies(core, in) && check_deadline(core, in, *limit_ms) &&
            check_fit(core, in);
 }

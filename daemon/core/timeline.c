@@ -6,6 +6,7 @@
 #include "daemon/core/attempt.h"
 #include "daemon/core/node.h"
 #include "daemon/core/reservation.h"
+#include "daemon/core/sched_claim.h"
 #include "lib/mem.h"
 
 /* A job that should have ended and has not will end any moment. */
@@ -50,6 +51,32 @@ static void add_parts(struct timeline *tl, uint32_t i)
     }
 }
 
+static void keep_for(struct timeline *tl, const struct attempt *attempt, int64_t until_ms)
+{
+    tl->settle_ms = until_ms < tl->settle_ms ? until_ms : tl->settle_ms;
+    for (uint32_t k = 0; k < attempt->node_count; k++) {
+        const struct attempt_node *an = &attempt->nodes[k];
+        uint32_t i = tl->of_node[an->row.node_id - 1];
+        if (!attempt_node_is_live(an) && i != SLOT_NONE) {
+            struct slot *slot = add_slot(tl, i, tl->core->now_ms, until_ms);
+            slot->gpus = an->gpu_count;
+            slot->hosts = an->gpu_count == 0 ? an->rank_count : 0;
+            slot->job = an->row.job_id;
+        }
+    }
+}
+
+static void add_claims(struct timeline *tl)
+{
+    for (size_t i = 0; i < tl->core->claim_count; i++) {
+        const struct job *job = core_job(tl->core, tl->core->claims[i]);
+        int64_t until_ms = job != NULL ? sched_claim_until_ms(tl->core, job) : 0;
+        if (until_ms > 0) {
+            keep_for(tl, job->attempt, until_ms);
+        }
+    }
+}
+
 /* The nodes of a gang that ends come free one by one, within moments: they wait for each other, so
  * that the next gang finds them together and small jobs do not eat them up. Those of one that
  * failed wait for all its ranks, to go on there. */
@@ -59,19 +86,8 @@ static void add_ending(struct timeline *tl)
     for (size_t r = 0; r < tl->core->running_count; r++) {
         const struct attempt *attempt = tl->core->running[r]->attempt;
         int64_t until_ms = attempt_gathers_until_ms(attempt);
-        if (until_ms <= now_ms) {
-            continue;
-        }
-        tl->settle_ms = until_ms < tl->settle_ms ? until_ms : tl->settle_ms;
-        for (uint32_t k = 0; k < attempt->node_count; k++) {
-            const struct attempt_node *an = &attempt->nodes[k];
-            uint32_t i = tl->of_node[an->row.node_id - 1];
-            if (!attempt_node_is_live(an) && i != SLOT_NONE) {
-                struct slot *slot = add_slot(tl, i, now_ms, until_ms);
-                slot->gpus = an->gpu_count;
-                slot->hosts = an->gpu_count == 0 ? an->rank_count : 0;
-                slot->job = an->row.job_id;
-            }
+        if (until_ms > now_ms) {
+            keep_for(tl, attempt, until_ms);
         }
     }
 }
@@ -146,6 +162,7 @@ void timeline_init(struct timeline *tl, const struct core *core)
         tl->with_free[tl->nodes[i].free]++;
     }
     add_ending(tl);
+    add_claims(tl);
     add_windows(tl);
     keep_spares(tl);
 }
@@ -192,7 +209,8 @@ static bool has_room(const struct timeline *tl, const struct tl_node *n, const s
     uint64_t gpus = d->gpus, hosts = d->gpus == 0;
     for (uint32_t s = n->first; s != SLOT_NONE; s = tl->slots[s].next) {
         const struct slot *slot = &tl->slots[s];
-        bool admits = slot->reservation != NULL && reservation_admits(slot->reservation, d->job);
+        bool admits = slot->reservation != NULL ? reservation_admits(slot->reservation, d->job)
+                                                : slot->job == d->job->row.id; /* kept for it */
         if (slot->from_ms <= at_ms && at_ms < slot->to_ms && !admits) {
             gpus += slot->gpus;
             hosts += slot->hosts;

@@ -39,8 +39,7 @@ struct timeline {
     uint32_t *avail; /* owned; indices of nodes with something free now, in no order */
     uint32_t avail_count;
     uint32_t with_free[NODE_GPUS_MAX + 1]; /* nodes with so many accelerators free now */
-    int64_t
-        settle_ms; /* when nodes that wait for the rest of their gang are given out all the same */
+    int64_t settle_ms; /* when nodes that are kept for a gang are given out all the same */
 };
 /* What a gang asks for. */
 struct demand {

@@ -219,7 +219,8 @@ static int take_meters(struct audit *a, const struct core *core, struct err *err
                            ", it is booked up to %" PRId64,
                            row->id, row->since_ms, gpu->booked_ms);
         }
-        if (row->job_id != gpu->job) {
+        bool is_spare = row->category == CATEGORY_HELD && gpu->job == 0;
+        if (row->job_id != gpu->job && !is_spare) {
             return err_set(err, ERR_CORRUPT,
                            "accelerator %" PRIu64 " is charged to job %" PRIu64
                            " and allocated to job %" PRIu64,

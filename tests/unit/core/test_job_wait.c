@@ -73,7 +73,7 @@ static void test_dependencies(void **state)
     assert_int_equal(state_of(any), JOB_STARTING);
     assert_int_equal(state_of(not_ok), JOB_STARTING);
     assert_int_equal(state_of(ok), JOB_HELD);
-    assert_why(ok, "held", "it was to wait for job 1 to complete, which did not happen");
+    assert_why(ok, "dependency", "it was to wait for job 1 to complete, which did not happen");
     world_order(&w, INPUT_JOB_RELEASE, ok);
     assert_int_equal(state_of(ok), JOB_STARTING);
     assert_int_equal(state_of(submit_after(DEPENDENCY_AFTER_OK, other)), JOB_HELD);

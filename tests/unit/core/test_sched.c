@@ -1,141 +1,9 @@
 /* Hand-made clusters in which the right answer is known. Times in minutes from the world's begin.
  */
-#include "tests/unit/core/world.h"
+#include "tests/unit/core/cluster.h"
 
-#include "daemon/core/sched.h"
-#include "daemon/core/share.h"
 #include "daemon/core/timeline.h"
 #include "tests/unit/random.h"
-
-#define MINUTE 60000
-#define HOUR   (60 * MINUTE)
-
-static struct world w;
-
-static void begin(const struct core_config *config)
-{
-    memset(&w, 0, sizeof w);
-    w.core = core_create(config);
-    w.now_ms = T0;
-    core_load_counters(
-        w.core, &(struct core_counters){.term = 1, .now_ms = T0, .next_job = 1, .next_ckpt = 1});
-    core_load_done(w.core);
-    core_step(w.core, &(struct input){.kind = INPUT_TICK, .now_ms = T0});
-    core_committed(w.core);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    world_init(&w);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    world_fini(&w);
-    return 0;
-}
-
-/* n1, n2 ... with so many accelerators each; sessions 1, 2 ... */
-static void nodes(int count, size_t gpus)
-{
-    for (int i = 1; i <= count; i++) {
-        char name[16];
-        snprintf(name, sizeof name, "n%02d", i);
-        world_register(&w, (session_id)i, name, gpus);
-    }
-}
-
-/* Time goes by, and everybody says that he lives. */
-static void pass_time(int64_t ms)
-{
-    int64_t end_ms = w.now_ms + ms;
-    while (w.now_ms < end_ms) {
-        int64_t next_ms = w.now_ms + 20000 < end_ms ? w.now_ms + 20000 : end_ms;
-        world_run_to(&w, next_ms);
-        for (size_t i = 0; i < w.core->node_count; i++) {
-            if (w.core->nodes[i]->session != 0) {
-                world_heartbeat(&w, w.core->nodes[i]->session);
-            }
-        }
-    }
-}
-
-static uint64_t submit_as(const char *user, uint32_t count, uint32_t gpus, int64_t limit_ms,
-                          int64_t priority)
-{
-    struct jobspec spec = world_spec(count, gpus);
-    spec.time_limit_ms = (uint64_t)limit_ms;
-    spec.priority = priority;
-    spec.min_runtime_ms = UINT64_MAX;
-    struct input in = {.kind = INPUT_JOB_SUBMIT, .token = ++w.token};
-    in.u.submit = (struct input_submit){
-        .spec = &spec, .spec_json = "{}", .workdir = "/tmp", .user = user, .request_hash = "h"};
-    world_step(&w, &in);
-    struct effect *reply = world_effect(&w, EFFECT_REPLY, 0);
-    return reply->u.reply.code == 0 ? reply->u.reply.id : 0;
-}
-
-static double share_used_of(const char *user)
-{
-    return share_used(w.core, share_find_member(w.core, "a", user));
-}
-
-static uint64_t submit(uint32_t count, uint32_t gpus, int64_t limit_ms)
-{
-    return submit_as("u", count, gpus, limit_ms, 0);
-}
-
-static bool runs(uint64_t id)
-{
-    struct job *job = world_job(&w, id);
-    return job != NULL && (job->row.state == JOB_STARTING || job->row.state == JOB_RUNNING);
-}
-
-/* All ranks report that they run. */
-static void start_all(uint64_t id)
-{
-    struct attempt *attempt = world_job(&w, id)->attempt;
-    for (uint32_t i = 0; i < attempt->node_count; i++) {
-        world_start(&w, attempt->nodes[i].node->session, id, attempt->row.epoch);
-    }
-}
-
-/* All ranks exit with this code. */
-static void end_all(uint64_t id, int32_t code)
-{
-    struct attempt *attempt = world_job(&w, id)->attempt;
-    uint64_t epoch = attempt->row.epoch;
-    uint32_t count = attempt->node_count;
-    for (uint32_t i = 0; i < count; i++) {
-        struct attempt_node *an = &world_job(&w, id)->attempt->nodes[i];
-        session_id session = an->node->session;
-        struct input_exit exits[64];
-        for (uint32_t r = 0; r < an->rank_count; r++) {
-            exits[r] = world_exit(&w, an->rank_first + r, code);
-        }
-        world_report(&w, session, id, epoch, 3, exits, an->rank_count);
-    }
-}
-
-static const char *why(uint64_t id, const char **sentence)
-{
-    static char code[32], text[1024];
-    assert_true(core_why(w.core, id, code, sizeof code, text, sizeof text));
-    *sentence = text;
-    return code;
-}
-
-static void assert_why(uint64_t id, const char *code, const char *part)
-{
-    const char *text;
-    const char *got = why(id, &text);
-    if (strcmp(got, code) != 0 || strstr(text, part) == NULL) {
-        fail_msg("%s: %s", got, text);
-    }
-}
 
 /* ---------------------------------------------------------------- backfill */
 
@@ -237,20 +105,6 @@ static void test_fair_share(void **state)
 
 /* ---------------------------------------------------------------- maintenance */
 
-static uint64_t maintain(const char *names, int64_t start_ms, int64_t length_ms)
-{
-    struct input in = {.kind = INPUT_RESERVATION_CREATE, .token = ++w.token};
-    in.u.reservation = (struct input_reservation){.is_maint = true,
-                                                  .nodes = names,
-                                                  .reason = "new fans",
-                                                  .by_user = "op",
-                                                  .start_ms = start_ms,
-                                                  .end_ms = start_ms + length_ms};
-    world_step(&w, &in);
-    struct effect *reply = world_effect(&w, EFFECT_REPLY, 0);
-    return reply->u.reply.code == 0 ? reply->u.reply.id : 0;
-}
-
 /* A job whose limit crosses the window does not start there, one that is done before does; at the
  * window's start the node is MAINT, what still runs goes back to the queue, and it comes back. */
 static void test_maintenance(void **state)
@@ -296,17 +150,6 @@ static void test_maintenance(void **state)
 }
 
 /* ---------------------------------------------------------------- rules */
-
-static void set_queue(const char *name, uint32_t fields, struct input_queue_set set)
-{
-    struct input in = {.kind = INPUT_QUEUE_SET, .token = ++w.token};
-    in.u.queue = set;
-    in.u.queue.name = name;
-    in.u.queue.user = "op";
-    in.u.queue.fields = fields;
-    world_step(&w, &in);
-    assert_int_equal(world_code(&w), 0);
-}
 
 /* Each limit of a queue holds a job back and is named; when it is lifted the job starts. */
 static void test_queue_limits(void **state)
@@ -703,6 +546,77 @@ static void test_gather(void **state)
     assert_true(runs(small)); /* the other two have still not ended */
 }
 
+/* A gang that failed finds its nodes where it left them, though others would fit there; while it
+ * backs off too, but no longer than restart_hold. */
+static void test_restart_keeps_its_nodes(void **state)
+{
+    (void)state;
+    nodes(3, 1);
+    struct jobspec spec = world_spec(3, 1);
+    spec.time_limit_ms = HOUR;
+    spec.restart_max = 9;
+    uint64_t gang = world_submit_spec(&w, &spec, NULL, "h");
+    uint64_t small = submit(1, 1, MINUTE);
+    start_all(gang);
+    end_all(gang, 75);
+    assert_true(runs(gang));
+    start_all(gang);
+    end_all(gang, 75);
+    assert_false(runs(gang)); /* 10 s */
+    pass_time(9000);
+    assert_false(runs(small));
+    pass_time(1000);
+    assert_true(runs(gang));
+    for (int64_t wait_ms = 20000; wait_ms < 120000; wait_ms *= 2) {
+        start_all(gang);
+        end_all(gang, 75);
+        pass_time(wait_ms - 1000);
+        assert_false(runs(small));
+        pass_time(1000);
+        assert_true(runs(gang));
+    }
+    start_all(gang);
+    end_all(gang, 75); /* 160 s: too long to keep others waiting */
+    assert_true(runs(small));
+}
+
+/* An idle spare is the expense of the job that keeps it. */
+static void test_spares_are_held(void **state)
+{
+    (void)state;
+    nodes(2, 1);
+    struct jobspec spec = world_spec(1, 1);
+    spec.spares = 1;
+    uint64_t job = world_submit_spec(&w, &spec, NULL, "h");
+    assert_int_equal(world_gpu(&w, 2)->category, CATEGORY_HELD);
+    assert_int_equal(world_gpu(&w, 2)->job_id, job);
+    start_all(job);
+    pass_time(HOUR);
+    end_all(job, 0);
+    assert_int_equal(world_booked(&w, 2, CATEGORY_HELD, job), HOUR);
+    assert_int_equal(world_booked(&w, 2, CATEGORY_IDLE, 0), 0);
+    assert_int_equal(world_gpu(&w, 2)->category, CATEGORY_IDLE);
+}
+
+/* What its owner said about a job's start holds after it was suspended, though it ran before. */
+static void test_not_before_outlives_a_suspension(void **state)
+{
+    (void)state;
+    nodes(1, 1);
+    uint64_t job = submit(1, 1, HOUR);
+    start_all(job);
+    world_order(&w, INPUT_JOB_SUSPEND, job);
+    end_all(job, 80);
+    struct input in = {.kind = INPUT_JOB_UPDATE, .token = ++w.token};
+    in.u.update = (struct input_job_update){
+        .job = job, .fields = JOB_FIELD_NOT_BEFORE, .not_before_ms = w.now_ms + HOUR};
+    world_step(&w, &in);
+    world_order(&w, INPUT_JOB_RESUME, job);
+    assert_false(runs(job));
+    pass_time(HOUR);
+    assert_true(runs(job));
+}
+
 /* ---------------------------------------------------------------- property */
 
 /* In random clusters, with all the jobs that fill holes or without them: the first blocked job is
@@ -770,6 +684,9 @@ int main(void)
         TEST(test_plan),
         TEST(test_promise),
         TEST(test_gather),
+        TEST(test_restart_keeps_its_nodes),
+        TEST(test_spares_are_held),
+        TEST(test_not_before_outlives_a_suspension),
         TEST(test_backfill_never_delays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

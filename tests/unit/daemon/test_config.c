@@ -52,6 +52,7 @@ static void test_scheduler(void **state)
         "  half_life: 2d\n"
         "  backfill: {reservations: 5, depth: 6, horizon: 7d, shortest_first: false,\n"
         "             overtaken: 25s, overtaken_lengths: 26}\n"
+        "  restart_hold: 27s\n"
         "  assumed_runtime: 8h\n"
         "  preemption: {enabled: false, priority_gap: 9, min_runtime: 0s, save_first: 10s,\n"
         "               save_max: 11s, per_job: 12}\n"
@@ -83,6 +84,7 @@ static void test_scheduler(void **state)
     assert_int_equal(p->priority.slowdown, 24);
     assert_int_equal(p->backfill.overtaken_ms, 25000);
     assert_int_equal(p->backfill.overtaken_lengths, 26);
+    assert_int_equal(p->restart_hold_ms, 27000);
     assert_int_equal(p->assumed_runtime_ms, 8 * 3600000);
     assert_false(p->preemption.enabled);
     assert_int_equal(p->preemption.priority_gap, 9);
