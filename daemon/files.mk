@@ -25,6 +25,7 @@ CORE_SRC := \
   daemon/core/recover.c \
   daemon/core/register.c \
   daemon/core/reservation.c \
+  daemon/core/retention.c \
   daemon/core/rows.c \
   daemon/core/sched.c \
   daemon/core/sched_claim.c \

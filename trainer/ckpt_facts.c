@@ -1,11 +1,13 @@
 #include "trainer/ckpt_facts.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/utf8.h"
 #include "proto/manifest.h"
@@ -329,4 +331,29 @@ out:
         ckpt_facts_fini(f);
     }
     return rc;
+}
+
+void ckpt_facts_warn(const struct ckpt_facts *was, const struct ckpt_facts *is)
+{
+    if (was->seed != is->seed || was->corpus_tokens != is->corpus_tokens ||
+        was->sequence_length != is->sequence_length) {
+        log_warn("the data order differs from the checkpoint's run: seed %" PRIu64 " -> %" PRIu64
+                 ", corpus %" PRIu64 " -> %" PRIu64 " tokens, sequence_length %u -> %u",
+                 was->seed, is->seed, was->corpus_tokens, is->corpus_tokens, was->sequence_length,
+                 is->sequence_length);
+    }
+    if (strcmp(was->precision, is->precision) != 0) {
+        log_warn("the checkpoint was made in %s, this run is in %s", was->precision, is->precision);
+    }
+    if (was->pipeline != is->pipeline || was->expert != is->expert || was->data != is->data ||
+        (was->schedule[0] != 0 && strcmp(was->schedule, is->schedule) != 0)) {
+        log_warn(
+            "the checkpoint was made on pipeline %u x expert %u x data %u, this run is on %u x "
+            "%u x %u: its sums are made in another order, it repeats the other one within "
+            "rounding, not to the bit",
+            was->pipeline, was->expert, was->data, is->pipeline, is->expert, is->data);
+    }
+    if (strcmp(was->model_sha256, is->model_sha256) != 0) {
+        log_warn("the checkpoint was made with another model file of the same shapes");
+    }
 }

@@ -57,4 +57,7 @@ char *ckpt_facts_encode(const struct ckpt_facts *f);
 /* ERR_CORRUPT with `name` in the text; *f is then empty. */
 int ckpt_facts_parse(struct ckpt_facts *f, const char *json, const char *name, struct err *err);
 
+/* Says in the log where a run that resumes differs from the checkpoint's. */
+void ckpt_facts_warn(const struct ckpt_facts *was, const struct ckpt_facts *is);
+
 #endif

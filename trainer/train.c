@@ -137,31 +137,6 @@ static int create_model(struct train *t, struct err *err)
     return 0;
 }
 
-static void warn_of_changes(const struct ckpt_facts *was, const struct ckpt_facts *is)
-{
-    if (was->seed != is->seed || was->corpus_tokens != is->corpus_tokens ||
-        was->sequence_length != is->sequence_length) {
-        log_warn("the data order differs from the checkpoint's run: seed %" PRIu64 " -> %" PRIu64
-                 ", corpus %" PRIu64 " -> %" PRIu64 " tokens, sequence_length %u -> %u",
-                 was->seed, is->seed, was->corpus_tokens, is->corpus_tokens, was->sequence_length,
-                 is->sequence_length);
-    }
-    if (strcmp(was->precision, is->precision) != 0) {
-        log_warn("the checkpoint was made in %s, this run is in %s", was->precision, is->precision);
-    }
-    if (was->pipeline != is->pipeline || was->expert != is->expert || was->data != is->data ||
-        (was->schedule[0] != 0 && strcmp(was->schedule, is->schedule) != 0)) {
-        log_warn(
-            "the checkpoint was made on pipeline %u x expert %u x data %u, this run is on %u x "
-            "%u x %u: its sums are made in another order, it repeats the other one within "
-            "rounding, not to the bit",
-            was->pipeline, was->expert, was->data, is->pipeline, is->expert, is->data);
-    }
-    if (strcmp(was->model_sha256, is->model_sha256) != 0) {
-        log_warn("the checkpoint was made with another model file of the same shapes");
-    }
-}
-
 /* A product's order of additions depends on the number of threads. */
 static int warn_of_threads(struct train *t, const struct ckpt_facts *was, struct err *err)
 {
@@ -202,7 +177,7 @@ static int resume(struct train *t, const char *dir, struct err *err)
     }
     if (rc == 0 && t->o->mesh->rank == 0) {
         if (!was.weights_only) {
-            warn_of_changes(&was, &t->at);
+            ckpt_facts_warn(&was, &t->at);
         }
         log_info("resumed from %s: step %" PRIu64 ", %" PRIu64 " tokens%s, in %" PRId64 " ms", dir,
                  was.step, was.tokens, was.weights_only ? ", fresh optimiser moments" : "",

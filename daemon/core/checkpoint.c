@@ -123,14 +123,6 @@ struct ckpt *ckpt_newest(const struct job *job)
     return NULL;
 }
 
-bool ckpt_is_good(const struct ckpt *ckpt)
-{
-#ifdef MUTANT_guard_resumes_given_up
-    return ckpt->row.state == CKPT_COMMITTED;
-#endif
-    return ckpt->row.state == CKPT_COMMITTED && !ckpt->row.given_up;
-}
-
 struct ckpt *ckpt_newest_of_epoch(const struct job *job, uint64_t epoch)
 {
     struct ckpt *ckpt = ckpt_newest(job);
@@ -285,14 +277,14 @@ static void retry(struct core *core, struct ckpt *ckpt, const char *what, const 
 
 /* ---------------------------------------------------------------- end of a checkpoint */
 
-static void set_newest(struct core *core, struct job *job)
+void ckpt_set_newest(struct core *core, struct job *job)
 {
     const struct ckpt *newest = ckpt_newest(job);
     job->row.ckpt_id = newest != NULL ? newest->row.id : 0;
     core_mark(core, TABLE_JOB, &job->row);
 }
 
-static void remove_files(struct core *core, struct ckpt *ckpt, const char *why)
+void ckpt_remove_files(struct core *core, struct ckpt *ckpt, const char *why)
 {
     drop_shards(core, ckpt);
     ckpt->row.state = CKPT_DELETED;
@@ -317,7 +309,7 @@ void ckpt_mark_corrupt(struct core *core, struct ckpt *ckpt, const char *reason)
                ckpt->row.id, ckpt->row.job_id, ckpt->row.step, ckpt->row.reason);
     struct job *job = core_job(core, ckpt->row.job_id);
     if (job != NULL) {
-        set_newest(core, job);
+        ckpt_set_newest(core, job);
     }
 }
 
@@ -326,66 +318,7 @@ void ckpt_drop_unfinished(struct core *core, struct job *job, uint64_t epoch)
     for (size_t i = 0; i < job->ckpt_count; i++) {
         struct ckpt *ckpt = job->ckpts[i];
         if (ckpt->row.state == CKPT_WRITING && ckpt->row.epoch == epoch) {
-            remove_files(core, ckpt, "its attempt ended before it was whole");
-        }
-    }
-}
-
-void ckpt_give_up(struct core *core, struct job *job, uint64_t epoch, int64_t back_to,
-                  const char *why)
-{
-    for (size_t i = 0; i < job->ckpt_count; i++) {
-        struct ckpt *ckpt = job->ckpts[i];
-        bool there = ckpt->row.state == CKPT_WRITING || ckpt->row.state == CKPT_COMMITTED;
-        if (there && ckpt->row.epoch <= epoch && ckpt->row.step > back_to && !ckpt->row.given_up) {
-            ckpt->row.given_up = true;
-            row_set_text(&ckpt->row.reason, why);
-            core_mark(core, TABLE_CHECKPOINT, &ckpt->row);
-        }
-    }
-    set_newest(core, job);
-}
-
-/* The oldest of those that are good and lie in one stretch of `rollback` steps stands for it. */
-static bool stands_for_its_stretch(const struct job *job, size_t i)
-{
-    int64_t stretch = job->ckpts[i]->row.step / job->row.guard_rollback;
-    while (i-- > 0) {
-        if (ckpt_is_good(job->ckpts[i])) {
-            return job->ckpts[i]->row.step / job->row.guard_rollback != stretch;
-        }
-    }
-    return true;
-}
-
-/* The newest ckpt_keep stay, and the pinned ones. A guard that goes back `rollback` steps needs one
- * that old: so beyond those, one a stretch of so many steps, up to one that is old enough: three at
- * most. What was given up stays until there is something newer. */
-static void retain(struct core *core, struct job *job)
-{
-    int64_t kept = 0;
-    int64_t old_enough = 0;
-    bool reaches_back = job->row.guard_rollback == 0;
-    for (size_t i = job->ckpt_count; i-- > 0;) {
-        struct ckpt *ckpt = job->ckpts[i];
-        if (ckpt->row.state != CKPT_COMMITTED) {
-            continue;
-        }
-        if (ckpt->row.given_up) {
-            if (!ckpt->row.pinned) {
-                remove_files(core, ckpt, "the guard went back behind it");
-            }
-            continue;
-        }
-        old_enough = kept == 0 ? ckpt->row.step - job->row.guard_rollback : old_enough;
-#ifdef MUTANT_guard_nothing_old
-        reaches_back = true;
-#endif
-        if (++kept > job->row.ckpt_keep && !ckpt->row.pinned &&
-            (reaches_back || !stands_for_its_stretch(job, i))) {
-            remove_files(core, ckpt, "newer ones are kept (checkpoint.keep)");
-        } else {
-            reaches_back = reaches_back || ckpt->row.step <= old_enough;
+            ckpt_remove_files(core, ckpt, "its attempt ended before it was whole");
         }
     }
 }
@@ -494,7 +427,7 @@ static void commit(struct core *core, struct attempt *attempt, struct ckpt *ckpt
     ckpt->row.state = CKPT_COMMITTED;
     ckpt->row.committed_ms = core->now_ms;
     row_set_text(&ckpt->row.sha256, sha256);
-    set_newest(core, job);
+    ckpt_set_newest(core, job);
     if (!ckpt->row.given_up) { /* else it was on its way when the guard went back: no progress */
         job->row.fruitless = 0;
         meter_keep_waits(core, attempt);
@@ -507,7 +440,7 @@ static void commit(struct core *core, struct attempt *attempt, struct ckpt *ckpt
                ckpt->row.world_size);
     order_from_carrier(core, ckpt);
     if (!ckpt->row.given_up) {
-        retain(core, job);
+        ckpt_retain(core, job);
     }
 }
 

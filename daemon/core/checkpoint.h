@@ -30,6 +30,12 @@ bool ckpt_is_good(const struct ckpt *ckpt);
 /* Those of attempts up to this epoch, of later steps, are never resumed from. */
 void ckpt_give_up(struct core *core, struct job *job, uint64_t epoch, int64_t back_to,
                   const char *why);
+/* After a commit: what need not stay is removed. */
+void ckpt_retain(struct core *core, struct job *job);
+/* The newest good one is the job's. */
+void ckpt_set_newest(struct core *core, struct job *job);
+/* Orders it; the row stays, DELETED. */
+void ckpt_remove_files(struct core *core, struct ckpt *ckpt, const char *why);
 /* The newest good one of the job, in the order of training; NULL when there is none. */
 struct ckpt *ckpt_newest(const struct job *job);
 /* The newest one of this epoch. */

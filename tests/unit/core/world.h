@@ -304,6 +304,7 @@ static UNUSED int world_steps(struct world *w, session_id session, uint64_t job,
                                   .tokens_per_s = 10,
                                   .balance_maxvio = NAN,
                                   .valid_loss = NAN,
+                                  .valid_maxvio = NAN,
                                   .step_ms = 100};
     in.u.steps = (struct input_steps){.job = job,
                                       .epoch = epoch,

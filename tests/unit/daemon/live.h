@@ -206,6 +206,8 @@ static UNUSED int live_steps(struct live *l, session_id session, uint64_t job, u
                                   .tokens_per_s = 77,
                                   .balance_maxvio = NAN,
                                   .valid_loss = NAN,
+                                  .valid_maxvio = step == 20 ? 0.25 : NAN,
+                                  .layer_maxvio = step == 20 ? "1:0.5,2:0.125" : NULL,
                                   .step_ms = 100};
     struct input in = {.kind = INPUT_STEP_REPORT, .session = session};
     in.u.steps = (struct input_steps){.job = job,

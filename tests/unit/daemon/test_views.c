@@ -239,6 +239,8 @@ static void test_metrics(void **state)
     assert_int_equal(list->items[0]->step, 10);
     assert_false(list->items[0]->has_mtp_loss);
     assert_true(list->items[0]->has_lr);
+    assert_false(list->items[0]->has_valid_maxvio);
+    assert_null(list->items[0]->layer_maxvio);
     ds__metric_list__free_unpacked(list, NULL);
     r.has_from_step = 1;
     r.from_step = 11;
@@ -247,6 +249,8 @@ static void test_metrics(void **state)
     live_ok(views_metrics(l->views, &r, &list, &live_err));
     assert_int_equal(list->n_items, 1);
     assert_int_equal(list->items[0]->step, 20);
+    assert_true(list->items[0]->has_valid_maxvio && list->items[0]->valid_maxvio == 0.25);
+    assert_string_equal(list->items[0]->layer_maxvio, "1:0.5,2:0.125");
     ds__metric_list__free_unpacked(list, NULL);
 }
 

@@ -51,7 +51,7 @@ static void test_refused(void **state)
     static const char *const bad[] = {"window: 0",      "window: 501", "settle: 101",
                                       "mad: -1",        "skip: -1",    "lr_factor: 0",
                                       "lr_factor: 1.1", "patience: 0", "rollback: 0",
-                                      "enabled: maybe", "widow: 3"};
+                                      "enabled: maybe", "widow: 3",    "compare_every: -1"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         char text[80];
         struct jobspec spec = {0};

@@ -142,6 +142,12 @@ static void random_train(struct jobspec *s)
     t->guard.enabled = random_one_in(2);
     t->guard.factor = random_real(0, 10);
     t->guard.skip = (uint32_t)random_below(1000);
+    t->guard.compare_every = (uint32_t)random_below(1000);
+    t->fault.noise_at = random_below(1000);
+    t->fault.noise_sequences = random_below(1000);
+    t->fault.inf_step = random_below(1000);
+    t->fault.nan_rank = (uint32_t)random_below(1000);
+    t->fault.attempts = random_below(3);
     t->bias_update_speed = random_real(0, 1);
     t->balance_loss = random_real(0, 1);
     t->mtp_lambda = random_real(0, 1);
@@ -282,6 +288,8 @@ static void assert_specs_equal(const struct jobspec *a, const struct jobspec *b)
     assert_int_equal(a->train.guard.enabled, b->train.guard.enabled);
     assert_true(a->train.guard.factor == b->train.guard.factor);
     assert_int_equal(a->train.guard.skip, b->train.guard.skip);
+    assert_int_equal(a->train.guard.compare_every, b->train.guard.compare_every);
+    assert_memory_equal(&a->train.fault, &b->train.fault, sizeof a->train.fault);
     assert_texts_equal(a->checkpoint.dir, b->checkpoint.dir);
     assert_lists_equal(a->command, a->command_count, b->command, b->command_count);
     assert_lists_equal(a->env, a->env_count, b->env, b->env_count);

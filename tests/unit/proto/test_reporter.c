@@ -34,6 +34,7 @@ struct server {
     atomic_bool quit;
     bool chaos;       /* drop the line at random points, answer AGAIN at times */
     int refuse_steps; /* an error code for STEP_REPORT */
+    int guards;
     int refuse_hello;
     atomic_bool stale, send_stop, mute;
     bool greeted;
@@ -105,7 +106,8 @@ static void take_steps(struct server *s, const Ds__StepReport *m)
     for (size_t i = 0; i < m->n_metric; i++) {
         const Ds__Metric *metric = m->metric[i];
         s->wrong += metric->epoch != EPOCH || metric->step >= STEPS_MAX ||
-                    metric->step != m->metric[0]->step + i;
+                    metric->step != m->metric[0]->step + i || metric->layer_maxvio == NULL ||
+                    strtoull(metric->layer_maxvio + 2, NULL, 10) != metric->step;
         s->steps_seen[metric->step % STEPS_MAX]++;
     }
     if (last > s->last_step) {
@@ -147,6 +149,11 @@ static void take_request(struct server *s, const struct frame *f, ProtobufCMessa
         uint64_t step = ((const Ds__ShardReport *)message)->step;
         s->wrong += s->refuse_steps == 0 && step > s->last_step; /* never ahead of its steps */
         s->shards |= (uint64_t)1 << step / 10;
+        answer_empty(s, f);
+    } else if (f->method == RPC_GUARD_REPORT) {
+        const Ds__GuardReport *m = (const Ds__GuardReport *)message;
+        s->wrong += m->job != JOB || m->epoch != EPOCH || strcmp(m->action, "replay") != 0;
+        s->guards++;
         answer_empty(s, f);
     } else if (f->method == RPC_STORE_SET) {
         const Ds__StoreSet *m = (const Ds__StoreSet *)message;
@@ -293,8 +300,11 @@ static struct reporter *report_to(const struct server *s)
 static void report_step(struct reporter *r, uint64_t step)
 {
     Ds__Metric m = DS__METRIC__INIT;
+    char layers[32]; /* gone when it is sent */
+    snprintf(layers, sizeof layers, "3:%llu", (unsigned long long)step);
     m.step = step;
     m.loss = 1.0 / (double)step;
+    m.layer_maxvio = layers;
     reporter_step(r, &m, 1000, 2, 1);
 }
 
@@ -349,6 +359,14 @@ static void test_chaos(void **state)
         if (step % 10 == 0) {
             report_shard(r, step);
         }
+        if (step % 50 == 0) {
+            Ds__GuardReport guard = DS__GUARD_REPORT__INIT;
+            guard.decided = EPOCH;
+            guard.action = (char *)(uintptr_t) "replay";
+            guard.text = (char *)(uintptr_t) "a jump";
+            guard.step = step;
+            reporter_guard(r, &guard);
+        }
         if (step % 15 == 0) {
             char key[32];
             snprintf(key, sizeof key, "key%d", (int)(step / 15 - 1));
@@ -369,6 +387,7 @@ static void test_chaos(void **state)
     printf("reporter chaos: %u connections, %u broken\n", s.connections, s.drops);
     assert_true(s.drops >= 3);
     assert_int_equal(g.failures, 0);
+    assert_true(s.guards >= 6); /* each, some again */
     assert_int_equal(s.wrong, 0);
     assert_int_equal(s.last_step, STEPS);
     assert_int_equal(s.stall_sum,
