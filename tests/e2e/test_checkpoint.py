@@ -33,20 +33,20 @@ def shard_of(cluster, ckpt, rank):
 
 
 def test_listed_checkpoints_are_on_disk(make_cluster, corpus):
-    """Each committed one has its manifest in place, with the digests the coordinator committed; `keep` bounds how many stay."""
+    """Each committed one has its manifest in place, with the digests the coordinator committed; `keep` bounds how many stay, beside one that the guard can go back to."""
     cluster = make_cluster(dsd_config=HASTY)
-    job = cluster.submit(train(cluster, corpus, steps=60, every=10, keep=2))
+    job = cluster.submit(train(cluster, corpus, steps=60, every=10, keep=2, guard={"rollback": 20}))
     cluster.wait_job(job, "COMPLETED")
-    wait_for(lambda: len(committed(cluster, job)) == 2, 10, "retention to leave two")
+    wait_for(lambda: len(committed(cluster, job)) == 3, 10, "retention to leave three")
     listed = committed(cluster, job)
-    assert [c["step"] for c in listed] == [50, 60]
+    assert [c["step"] for c in listed] == [40, 50, 60]
     for ckpt in listed:
         with open(os.path.join(ckpt["path"], "MANIFEST.json"), encoding="utf-8") as f:
             manifest = json.load(f)
         assert manifest["step"] == ckpt["step"] and len(manifest["shards"]) == ckpt["shards"] == 4
         assert sum(os.path.getsize(os.path.join(ckpt["path"], s["file"])) for s in manifest["shards"]) == ckpt["bytes"]
         assert cluster.ctl("ckpt", "verify", ckpt["id"]).returncode == 0
-    wait_for(lambda: len(glob.glob(f"{cluster.checkpoints}/**/MANIFEST.json", recursive=True)) == 2, 10, "old folders to go")
+    wait_for(lambda: len(glob.glob(f"{cluster.checkpoints}/**/MANIFEST.json", recursive=True)) == 3, 10, "old folders to go")
     job_folder = os.path.dirname(os.path.dirname(listed[0]["path"]))
     assert glob.glob(f"{job_folder}/tb/events.out.tfevents.*"), "the curves outlive the attempt"
 
