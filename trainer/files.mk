@@ -1,5 +1,6 @@
 TRAINER_SRC :=
 TRAINER_SRC += trainer/mesh.c
+TRAINER_SRC += trainer/hier.c
 TRAINER_SRC += trainer/flight_comm.c trainer/inspect_flight.c
 TRAINER_SRC += trainer/comm_self.c
 TRAINER_SRC += trainer/comm_gloo.cc
@@ -71,6 +72,7 @@ TRAINER_SRC += trainer/hf_export.c
 TRAINER_SRC += trainer/main_hf.c
 TRAINER_TESTS :=
 TRAINER_TESTS += tests/unit/trainer/test_mesh.c
+TRAINER_TESTS += tests/unit/trainer/test_hier.c
 TRAINER_TESTS += tests/unit/trainer/test_plan.c
 TRAINER_TESTS += tests/unit/trainer/test_comm.c
 TRAINER_TESTS += tests/unit/trainer/test_data.c
