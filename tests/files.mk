@@ -3,7 +3,7 @@
 # tests/check.py counts: cmocka's, pytest's, or `name: N passed, N failed`.
 CHECKS :=
 CHECK_PROGRAMS :=
--include tests/reference/files.mk tests/sim/files.mk tests/fuzz/files.mk tests/trainer/files.mk tests/bench/files.mk tests/experiments/files.mk
+-include tests/gpu/files.mk tests/reference/files.mk tests/sim/files.mk tests/fuzz/files.mk tests/trainer/files.mk tests/bench/files.mk tests/experiments/files.mk
 
 JOBS := $(shell nproc)
 # A make of its own, whatever -j the caller gave.
