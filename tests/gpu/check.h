@@ -49,7 +49,6 @@ void fill_bf16(uint16_t *x, size_t count);
 
 /* ---- the subjects */
 void check_ops(void);
-void check_products(void);
 void check_quantise(void);
 void check_rows(void);
 void check_mixture(void);

@@ -234,3 +234,19 @@ void emu_launch(const std::function<void()> &kernel, dim3 grid, dim3 block, size
         }
     }
 }
+
+/* ---- trainer/cuda/tensor_map.h */
+#define WARPGROUP    128
+#define ACCUMULATORS 64
+#include "trainer/cuda/tensor_map.h"
+#include "tests/gpu/emulate_hopper.hh"
+
+int tensor_map_make(struct tensor_map *map, const void *data, uint64_t rows, uint64_t cols,
+                    uint32_t box_rows)
+{
+    map->opaque[EMU_DATA] = (uintptr_t)data;
+    map->opaque[EMU_ROWS] = rows;
+    map->opaque[EMU_COLS] = cols;
+    map->opaque[EMU_BOX] = box_rows;
+    return (uintptr_t)data % 16 != 0 || cols % 16 != 0;
+}

@@ -30,7 +30,7 @@ int main(void)
     check_mixture();
     check_quantise();
     check_rows();
-    // G
+    check_grouped();
     printf("emulated kernels: %d passed, %d failed\n", check.passed, check.failed);
     return check.failed == 0 ? 0 : 1;
 }

@@ -11,6 +11,7 @@ CUDA_C += trainer/cuda/plugin.c
 CUDA_C += trainer/cuda/driver.c
 CUDA_C += trainer/cuda/state.c
 CUDA_C += trainer/cuda/ops.c
+CUDA_C += trainer/cuda/tensor_map.c
 CUDA_C += trainer/cuda/gemm.c
 CUDA_C += trainer/cuda/linear.c
 CUDA_C += trainer/cuda/attention.c
@@ -27,6 +28,7 @@ CUDA_CU += trainer/cuda/swiglu.cu
 CUDA_CU += trainer/cuda/router.cu
 CUDA_CU += trainer/cuda/permute.cu
 CUDA_CU += trainer/cuda/loss.cu
+CUDA_CU += trainer/cuda/grouped.cu
 
 # Nothing here needs what the rest of the tree does: these rules stand alone, so that a GPU machine with no more than the toolkit, a C
 # compiler and make builds the back end and its checks.
