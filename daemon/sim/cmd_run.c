@@ -9,6 +9,7 @@
 #include "daemon/sim/chaos.h"
 #include "daemon/sim/cmd.h"
 #include "daemon/sim/cmd_plot.h"
+#include "daemon/sim/cmd_sizes.h"
 #include "daemon/sim/fleet.h"
 #include "daemon/sim/report.h"
 #include "daemon/sim/scenario.h"
@@ -27,6 +28,7 @@ static const char usage[] =
     "  --scenario F    a scenario file, or the name of one of etc/sim, such as deepseek-v3\n"
     "  --faults F      the faults of another scenario (llama3, meta-rsc1, fire-flyer), or none\n"
     "  --set K=V       another value of the scenario, such as cluster.nodes=512\n"
+    "  --nodes N,N...  the training job on other numbers of nodes, a row each, beside the formula\n"
     "  --seed S        where chance begins (default 1)\n"
     "  -o FORMAT       table (default), csv or json\n"
     "  --plot[=FILE]   utilisation and queue, in the terminal or as .png or .svg (gnuplot)\n"
@@ -36,6 +38,7 @@ struct options {
     const char *scenario, *faults;
     const char *set[SET_MAX];
     size_t set_count;
+    struct sizes sizes; /* --nodes; none: as the scenario has it */
     uint64_t seed;
     enum report_format format;
     const char *plot_path;
@@ -43,15 +46,11 @@ struct options {
 };
 
 static const struct option long_options[] = {
-    {"scenario", required_argument, NULL, 'f'},
-    {"faults", required_argument, NULL, 'F'},
-    {"set", required_argument, NULL, 'S'},
-    {"seed", required_argument, NULL, 's'},
-    {"output", required_argument, NULL, 'o'},
-    {"verbose", no_argument, NULL, 'v'},
-    {"plot", optional_argument, NULL, 'l'},
-    {"help", no_argument, NULL, 'h'},
-    {NULL, 0, NULL, 0},
+    {"scenario", required_argument, NULL, 'f'}, {"faults", required_argument, NULL, 'F'},
+    {"nodes", required_argument, NULL, 'n'},    {"set", required_argument, NULL, 'S'},
+    {"seed", required_argument, NULL, 's'},     {"output", required_argument, NULL, 'o'},
+    {"verbose", no_argument, NULL, 'v'},        {"plot", optional_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
 };
 
 static int parse(int argc, char **argv, struct options *o, struct err *err)
@@ -70,6 +69,9 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
                 return err_set(err, ERR_USAGE, "more than %d --set", SET_MAX);
             }
             o->set[o->set_count++] = optarg;
+            break;
+        case 'n':
+            TRY(sizes_parse(optarg, &o->sizes, err));
             break;
         case 's':
             TRY(cmd_number("--seed", optarg, 0, UINT64_MAX / 2, &o->seed, err));
@@ -99,8 +101,10 @@ static int parse(int argc, char **argv, struct options *o, struct err *err)
         return err_set(err, ERR_USAGE,
                        "--plot draws in the terminal, amid the output of -o: give --plot=FILE");
     }
-    if (o->scenario == NULL && (o->faults != NULL || o->set_count > 0 || o->plot)) {
-        return err_set(err, ERR_USAGE, "--faults, --set and --plot belong to a --scenario");
+    if (o->scenario == NULL &&
+        (o->faults != NULL || o->set_count > 0 || o->plot || o->sizes.count > 0)) {
+        return err_set(err, ERR_USAGE,
+                       "--faults, --set, --nodes and --plot belong to a --scenario");
     }
     return 0;
 }
@@ -168,7 +172,13 @@ int cmd_run(int argc, char **argv)
         chaos_run(o.seed, o.verbose, false, NULL);
         return 0;
     }
-    if (run_scenario(&o, &err) != 0) {
+    o.sizes.scenario = o.scenario;
+    o.sizes.faults = o.faults;
+    o.sizes.set = o.set;
+    o.sizes.set_count = o.set_count;
+    o.sizes.seed = o.seed;
+    int rc = o.sizes.count > 0 ? sizes_run(&o.sizes, o.format, &err) : run_scenario(&o, &err);
+    if (rc != 0) {
         fflush(stdout);
         cmd_fail(&err);
         return err.code == ERR_USAGE ? 2 : err.code == ERR_NOT_FOUND ? 3 : 1;

@@ -7,6 +7,7 @@ SIM_SRC := \
   daemon/sim/cmd_plot.c \
   daemon/sim/cmd_replay.c \
   daemon/sim/cmd_run.c \
+  daemon/sim/cmd_sizes.c \
   daemon/sim/cmd_swarm.c \
   daemon/sim/coord.c \
   daemon/sim/coord_store.c \

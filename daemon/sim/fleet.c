@@ -10,11 +10,14 @@
 #include "daemon/core/price.h"
 #include "daemon/core/rows.h"
 #include "daemon/sim/fleet_state.h"
+#include "daemon/sim/rng.h"
+#include "daemon/sim/store_mem.h"
 #include "lib/hash.h"
 #include "lib/mem.h"
 #include "proto/jobspec.h"
 
 #define STUCK_MS              (30 * 86400000LL)
+#define ASKS_AGAIN_MS         1000
 #define NAME(text, otherwise) ((text) != NULL ? (text) : (otherwise))
 
 void fleet_after(struct fleet *f, int64_t delay_ms, fleet_fn fn, uint64_t a, uint64_t b)
@@ -43,6 +46,9 @@ void fleet_trace(const struct fleet *f, const char *fmt, ...)
 
 void fleet_input(struct fleet *f, struct input *in)
 {
+    if (f->core == NULL) {
+        return;
+    }
     in->now_ms = FLEET_EPOCH_MS + f->now_ms;
     f->result->inputs++;
     fleet_note(f, (uint64_t)in->kind, in->session);
@@ -68,6 +74,10 @@ static void submit(struct fleet *f, uint64_t index, uint64_t b, void *payload)
     if (is_dropped(job)) {
         return;
     }
+    if (f->core == NULL) {
+        fleet_after(f, ASKS_AGAIN_MS, submit, index, 0);
+        return;
+    }
     char text[32];
     snprintf(text, sizeof text, "%" PRIu64, index);
     struct jobspec spec = {.name = NAME(job->name, text),
@@ -89,6 +99,7 @@ static void submit(struct fleet *f, uint64_t index, uint64_t b, void *payload)
                                         .spec_json = text,
                                         .workdir = "/",
                                         .user = NAME(job->user, "user"),
+                                        .key = text,
                                         .request_hash = text};
     job->submitted_ms = job->waits_ms = f->now_ms;
     fleet_input(f, &in);
@@ -125,9 +136,11 @@ static void drop(struct fleet *f, size_t index)
 /* ---- the coordinator */
 static int commit(void *context, struct core *core, int64_t now_ms, struct err *err)
 {
-    (void)now_ms;
     struct fleet *f = context;
     TRY(audit_commit(&f->result->audit, core, err));
+    if (f->store != NULL) {
+        TRY(store_mem_commit(f->store, core, now_ms, err));
+    }
     const struct change_list *list = core_changes(core, TABLE_JOB);
     for (size_t i = 0; i < change_count(list); i++) {
         const struct job_row *row = change_row(list, i);
@@ -178,6 +191,9 @@ static void replied(struct fleet *f, const struct effect *effect)
         return;
     }
     struct fleet_job *job = &f->jobs[token - 1];
+    if (job->id != 0) {
+        return; /* asked again, and answered */
+    }
     if (effect->u.reply.code != 0) {
         free(job->refused);
         job->refused = mem_strdup(effect->u.reply.text);
@@ -238,6 +254,10 @@ static void cancel_all(struct fleet *f, uint64_t a, uint64_t b, void *payload)
     (void)a;
     (void)b;
     (void)payload;
+    if (f->core == NULL) {
+        fleet_after(f, ASKS_AGAIN_MS, cancel_all, 0, 0);
+        return;
+    }
     for (size_t i = 0; i < f->job_count; i++) {
         struct fleet_job *job = &f->jobs[i];
         if (job->submitted_ms < 0 && job->after == 0 && !is_dropped(job)) {
@@ -262,15 +282,75 @@ static void cancel_all(struct fleet *f, uint64_t a, uint64_t b, void *payload)
     }
 }
 
-static void begin(struct fleet *f)
+static bool may_crash(const struct fleet_setup *setup)
+{
+    bool may = false;
+    for (size_t i = 0; i < setup->fault_count; i++) {
+        may |= setup->faults[i].kind == FAULT_COORDINATOR;
+    }
+    return may;
+}
+
+static void start_coordinator(struct fleet *f)
 {
     f->core = core_create(&f->setup->core);
-    struct core_counters counters = {
-        .term = 1, .now_ms = FLEET_EPOCH_MS, .next_job = 1, .next_ckpt = 1};
-    core_load_counters(f->core, &counters);
-    price_add(f->core, "*", 0, f->setup->micro_usd_per_gpu_hour);
-    core_load_done(f->core);
+    if (f->store != NULL) {
+        struct err err = {0};
+        if (store_mem_load(f->store, f->core, FLEET_EPOCH_MS + f->now_ms, &err) != 0 &&
+            f->err.code == 0) {
+            f->err = err;
+        }
+    } else {
+        struct core_counters counters = {
+            .term = 1, .now_ms = FLEET_EPOCH_MS, .next_job = 1, .next_ckpt = 1};
+        core_load_counters(f->core, &counters);
+        price_add(f->core, "*", 0, f->setup->micro_usd_per_gpu_hour);
+        core_load_done(f->core);
+    }
     f->pump = pump_create(f->core, &ops, f, &sink, f);
+}
+
+static void come_back(struct fleet *f, uint64_t a, uint64_t b, void *payload)
+{
+    (void)a;
+    (void)b;
+    (void)payload;
+    start_coordinator(f);
+    fleet_trace(f, "the coordinator is back, term %" PRIu64, core_term(f->core));
+    for (uint32_t i = 0; i < f->setup->nodes; i++) {
+        fleet_after(f, rng_between(&f->rng, 0, f->setup->core.heartbeat_ms), connect_node, i, 0);
+    }
+    for (size_t i = 0; i < f->job_count; i++) { /* whoever was not answered asks again */
+        struct fleet_job *job = &f->jobs[i];
+        if (job->submitted_ms >= 0 && job->id == 0 && job->refused == NULL) {
+            fleet_after(f, 0, submit, i, 0);
+        }
+    }
+}
+
+void fleet_crash(struct fleet *f, int64_t away_ms)
+{
+    if (f->core == NULL) {
+        return;
+    }
+    fleet_trace(f, "the coordinator dies");
+    pump_destroy(f->pump);
+    core_destroy(f->core);
+    f->pump = NULL;
+    f->core = NULL;
+    for (uint32_t i = 0; i < f->setup->nodes; i++) {
+        f->nodes[i].session = 0;
+    }
+    fleet_after(f, away_ms, come_back, 0, 0);
+}
+
+static void begin(struct fleet *f)
+{
+    if (may_crash(f->setup)) {
+        f->store = store_mem_create();
+        store_mem_set_price(f->store, "*", 0, f->setup->micro_usd_per_gpu_hour);
+    }
+    start_coordinator(f);
     f->nodes = mem_alloc_array(f->setup->nodes, sizeof *f->nodes);
     f->gang_of_job = mem_alloc_array(f->job_count + 1, sizeof *f->gang_of_job);
     int digits = snprintf(NULL, 0, "%u", f->setup->nodes);
@@ -299,7 +379,9 @@ static int stuck(struct fleet *f, struct err *err)
         const struct fleet_job *job = &f->jobs[i];
         if (job->ended_ms < 0 && job->id != 0) {
             char code[64] = "", why[512] = "";
-            core_why(f->core, job->id, code, sizeof code, why, sizeof why);
+            if (f->core != NULL) {
+                core_why(f->core, job->id, code, sizeof code, why, sizeof why);
+            }
             return err_set(err, ERR_AGAIN, "job %" PRIu64 " never ends: it is %s%s%s", job->id,
                            job_state_names[job->state], why[0] != 0 ? ": " : "", why);
         }
@@ -312,6 +394,13 @@ static int turn(struct fleet *f, struct err *err)
     struct heap_event event;
     while (heap_next_ms(&f->heap) <= f->now_ms && heap_take(&f->heap, &event)) {
         ((fleet_fn)event.fn)(f, event.a, event.b, event.payload);
+    }
+    if (f->err.code != 0) {
+        *err = f->err;
+        return err->code;
+    }
+    if (f->core == NULL) {
+        return 0;
     }
     if (core_deadline(f->core) <= FLEET_EPOCH_MS + f->now_ms) {
         node_heartbeats(f);
@@ -335,7 +424,7 @@ static int run(struct fleet *f, struct err *err)
 {
     while (f->jobs_left > 0) {
         int64_t next_ms = heap_next_ms(&f->heap);
-        int64_t deadline_ms = core_deadline(f->core);
+        int64_t deadline_ms = f->core != NULL ? core_deadline(f->core) : INT64_MAX;
         if (deadline_ms != INT64_MAX && deadline_ms - FLEET_EPOCH_MS < next_ms) {
             next_ms = deadline_ms - FLEET_EPOCH_MS;
         }
@@ -361,7 +450,7 @@ int fleet_run(struct fleet_setup *setup, struct fleet_job *jobs, size_t count,
     begin(&f);
     int rc = run(&f, err);
     result->end_ms = f.now_ms;
-    const char *problem = core_check(f.core);
+    const char *problem = f.core != NULL ? core_check(f.core) : NULL;
     if (rc == 0 && problem != NULL) {
         rc = err_set(err, ERR_CORRUPT, "%s", problem);
     }
@@ -371,8 +460,11 @@ int fleet_run(struct fleet_setup *setup, struct fleet_job *jobs, size_t count,
     uint64_t head;
     memcpy(&head, result->audit.head, sizeof head);
     fleet_note(&f, head, (uint64_t)result->audit.ledger_rows);
-    pump_destroy(f.pump);
-    core_destroy(f.core);
+    if (f.core != NULL) {
+        pump_destroy(f.pump);
+        core_destroy(f.core);
+    }
+    store_mem_destroy(f.store);
     for (size_t i = 0; i < f.gang_count; i++) {
         if (f.gangs[i] != NULL) {
             free(f.gangs[i]->parts);

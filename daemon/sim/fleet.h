@@ -1,6 +1,9 @@
 /* A cluster of any size over months of virtual time: the real core and pump; nodes and gangs that
  * do what they are told, fail by a table of rates, and report no more often than it matters.
  *
+ * With faults of the coordinator its tables are kept (store_mem.h): it dies with what it had not
+ * committed, and is loaded again.
+ *
  * What is left out, because it changes no decision: heartbeats between two looks at a lease, step
  * reports between two checkpoints (unless a fault comes), and all checkpoints but every n-th and
  * the last one before a fault. Ledger rows are audited as they are committed and not kept. */
@@ -24,15 +27,17 @@ enum fleet_fault_kind {
     FAULT_NETWORK, /* a collective fails or hangs; everybody lives */
     FAULT_GPU,     /* a process dies and its accelerator is broken until it is repaired */
     FAULT_NODE,    /* the machine is gone without a word until it is repaired */
+    FAULT_WORKER,  /* the worker process is away; its ranks go on, and it takes them over again */
+    FAULT_COORDINATOR, /* it is away, and comes back with what it had committed; ranks go on */
 };
 struct fleet_fault {
     char *name; /* owned */
     enum fleet_fault_kind kind;
-    double per_node_day;
+    double per_node_day, per_day; /* per_day: of the coordinator, whatever the cluster's size */
     int64_t
         detect_ms; /* from the fault to the first sign of it; of a lost node the lease decides */
     int64_t repair_ms;
-    uint64_t hits; /* out: faults that hit a job */
+    uint64_t hits; /* out: faults that hit a job; of worker and coordinator, all */
 };
 
 struct fleet_setup {

@@ -13,13 +13,24 @@
 
 static void strike(struct fleet *f, uint64_t a, uint64_t b, void *payload);
 
-static void draw_next(struct fleet *f)
+static double rate_of(const struct fleet *f, const struct fleet_fault *fault)
+{
+    return fault->kind == FAULT_COORDINATOR ? fault->per_day
+                                            : fault->per_node_day * f->setup->nodes;
+}
+
+static double all_rates(const struct fleet *f)
 {
     double rate = 0;
     for (size_t i = 0; i < f->setup->fault_count; i++) {
-        rate += f->setup->faults[i].per_node_day;
+        rate += rate_of(f, &f->setup->faults[i]);
     }
-    rate *= f->setup->nodes;
+    return rate;
+}
+
+static void draw_next(struct fleet *f)
+{
+    double rate = all_rates(f);
     int64_t wait_ms = rng_wait(&f->rng, rate > 0 ? DAY_MS / rate : 0);
     f->next_fault_ms = f->now_ms + wait_ms;
     if (rate > 0) {
@@ -29,13 +40,9 @@ static void draw_next(struct fleet *f)
 
 static struct fleet_fault *draw_kind(struct fleet *f)
 {
-    double rate = 0;
-    for (size_t i = 0; i < f->setup->fault_count; i++) {
-        rate += f->setup->faults[i].per_node_day;
-    }
-    double at = rng_unit(&f->rng) * rate;
+    double at = rng_unit(&f->rng) * all_rates(f);
     for (size_t i = 0; i + 1 < f->setup->fault_count; i++) {
-        at -= f->setup->faults[i].per_node_day;
+        at -= rate_of(f, &f->setup->faults[i]);
         if (at <= 0) {
             return &f->setup->faults[i];
         }
@@ -93,12 +100,19 @@ static void come_back(struct fleet *f, uint64_t index, uint64_t boots, void *pay
     }
 }
 
+/* Heartbeats are left out until they matter. */
+static void last_sign(struct fleet *f, const struct fnode *node)
+{
+    if (node->session != 0) {
+        struct input in = {.kind = INPUT_HEARTBEAT, .session = node->session};
+        fleet_input(f, &in);
+    }
+}
+
 static bool lose_machine(struct fleet *f, struct fnode *node, const struct fleet_fault *fault)
 {
     bool hit = false;
-    /* Its last sign of life. */
-    struct input in = {.kind = INPUT_HEARTBEAT, .session = node->session};
-    fleet_input(f, &in);
+    last_sign(f, node);
     node->session = 0;
     node->up = false;
     node->boots++;
@@ -185,6 +199,39 @@ static bool break_process(struct fleet *f, struct fnode *node, const struct flee
     return hit;
 }
 
+/* ---- a program is away, and its ranks go on */
+static void worker_back(struct fleet *f, uint64_t index, uint64_t boots, void *payload)
+{
+    (void)payload;
+    struct fnode *node = &f->nodes[index];
+    if ((uint64_t)node->boots == boots) {
+        node_connect(f, node);
+    }
+}
+
+static bool lose_program(struct fleet *f, struct fnode *node, struct fleet_fault *fault)
+{
+    if (fault->kind == FAULT_COORDINATOR) {
+        fault->hits += f->core != NULL;
+        fleet_crash(f, fault->repair_ms);
+        return true;
+    }
+    if (fault->kind != FAULT_WORKER) {
+        return false;
+    }
+    if (node->session != 0) {
+        fleet_trace(f, "%s: %s", node->name, fault->name);
+        fault->hits++;
+        last_sign(f, node);
+        struct input in = {.kind = INPUT_WORKER_GONE, .session = node->session};
+        fleet_input(f, &in);
+        node->session = 0;
+        fleet_after(f, fault->repair_ms, worker_back, (uint64_t)(node - f->nodes),
+                    (uint64_t)node->boots);
+    }
+    return true;
+}
+
 static void strike(struct fleet *f, uint64_t a, uint64_t b, void *payload)
 {
     (void)a;
@@ -192,7 +239,7 @@ static void strike(struct fleet *f, uint64_t a, uint64_t b, void *payload)
     (void)payload;
     struct fleet_fault *fault = draw_kind(f);
     struct fnode *node = &f->nodes[rng_roll(&f->rng, f->setup->nodes)];
-    if (node->up) {
+    if (!lose_program(f, node, fault) && node->up) {
         bool hit = fault->kind == FAULT_NODE ? lose_machine(f, node, fault)
                                              : break_process(f, node, fault);
         fleet_trace(f, "%s: %s%s", node->name, fault->name, hit ? "" : ", no job is hit");

@@ -7,6 +7,8 @@
 #include "daemon/sim/fleet_state.h"
 #include "lib/mem.h"
 
+#define SAYS_AGAIN_MS 1000
+
 struct fgang *gang_of(struct fleet *f, uint64_t index)
 {
     return f->gangs[index];
@@ -187,6 +189,17 @@ static void tell_shards(struct fleet *f, struct fgang *gang, uint64_t step)
     }
 }
 
+/* A worker is away or the coordinator is; a machine that is gone says nothing any more. */
+static bool is_cut_off(const struct fleet *f, const struct fgang *gang)
+{
+    for (uint32_t i = 0; i < gang->part_count; i++) {
+        if (!gang->parts[i].gone && f->nodes[gang->parts[i].node].session == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The shards of a step are durable; what was saved before a loss but not yet written is void. */
 static void saved(struct fleet *f, uint64_t index, uint64_t step, void *payload)
 {
@@ -194,6 +207,10 @@ static void saved(struct fleet *f, uint64_t index, uint64_t step, void *payload)
     struct fgang *gang = gang_of(f, index);
     if (gang == NULL || gang->state == GANG_STARTING ||
         (gang->state == GANG_HALTED && !gang->saving)) {
+        return;
+    }
+    if (is_cut_off(f, gang)) { /* a report is sent again until it is answered */
+        fleet_after(f, SAYS_AGAIN_MS, saved, index, step);
         return;
     }
     tell_shards(f, gang, step);

@@ -63,6 +63,9 @@ void part_end(struct fleet *f, struct fgang *gang, uint32_t index, int32_t code,
 /* ---- connections */
 void node_announce(struct fleet *f, struct fnode *node)
 {
+    if (f->core == NULL) {
+        return; /* it connects when there is somebody */
+    }
     struct input_gpu gpus[GPUS_MAX];
     char uuids[GPUS_MAX][32], boot_id[16], addr[32];
     uint32_t index = (uint32_t)(node - f->nodes);

@@ -65,7 +65,8 @@ struct fleet {
     uint64_t rng;
     int64_t now_ms; /* since the beginning */
     struct heap heap;
-    struct core *core;
+    struct store_mem *store; /* owned; NULL: the coordinator never dies */
+    struct core *core;       /* NULL while it is away */
     struct pump *pump;
     struct fnode *nodes; /* owned */
     uint64_t sessions;
@@ -82,6 +83,9 @@ void fleet_after(struct fleet *f, int64_t delay_ms, fleet_fn fn, uint64_t a, uin
 void fleet_input(struct fleet *f, struct input *in);
 void fleet_note(struct fleet *f, uint64_t a, uint64_t b);
 void fleet_trace(const struct fleet *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The coordinator dies with all that it had not committed, and is back after a while. */
+void fleet_crash(struct fleet *f, int64_t away_ms);
 
 /* ---- fleet_node.c */
 void node_connect(struct fleet *f, struct fnode *node);

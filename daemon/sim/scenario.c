@@ -59,9 +59,10 @@ struct fault_source {
 struct fault_entry {
     struct fleet_fault fault;
     int kind;
-    double count, per_1000_node_days;
+    double count, per_1000_node_days, per_day;
 };
-static const char *const kind_names[] = {"rank", "network", "gpu", "node", NULL};
+static const char *const kind_names[] = {"rank",   "network",     "gpu", "node",
+                                         "worker", "coordinator", NULL};
 
 #define OBSERVED(field) .offset = offsetof(struct fault_source, field)
 static const struct yaml_field observed_fields[] = {
@@ -80,6 +81,7 @@ static const struct yaml_field entry_fields[] = {
     {.key = "kind", .type = YAML_CHOICE, ENTRY(kind), .required = true, .choices = kind_names},
     {.key = "count", .type = YAML_DOUBLE, ENTRY(count), .min = 0, .max = 1e9},
     {.key = "per_1000_node_days", .type = YAML_DOUBLE, ENTRY(per_1000_node_days), .max = 1e6},
+    {.key = "per_day", .type = YAML_DOUBLE, ENTRY(per_day), .max = 1e5},
     {.key = "detect", .type = YAML_CUSTOM, ENTRY(fault.detect_ms), .read = read_duration},
     {.key = "repair", .type = YAML_CUSTOM, ENTRY(fault.repair_ms), .read = read_duration},
     {0},
@@ -88,10 +90,18 @@ static const struct yaml_field entry_fields[] = {
 static int read_fault(const struct yaml_item *item, const struct fault_source *source,
                       struct fleet_setup *setup, struct err *err)
 {
-    struct fault_entry entry = {.fault = {.detect_ms = 10000, .repair_ms = 3600000}, .count = -1};
-    entry.per_1000_node_days = -1;
+    struct fault_entry entry = {.fault = {.detect_ms = 10000, .repair_ms = -1}, .count = -1};
+    entry.per_1000_node_days = entry.per_day = -1;
     int rc = yaml_read(item, entry_fields, &entry, err);
-    if (rc == 0 && (entry.count >= 0) == (entry.per_1000_node_days >= 0)) {
+    bool is_coordinator = entry.kind == FAULT_COORDINATOR;
+    if (rc == 0 && (entry.per_day >= 0) != is_coordinator) {
+        rc = yaml_refuse(item, err,
+                         is_coordinator ? "there is one coordinator: give per_day"
+                                        : "per_day is of the coordinator only");
+    } else if (rc == 0 && is_coordinator && (entry.count >= 0 || entry.per_1000_node_days >= 0)) {
+        rc = yaml_refuse(item, err, "there is one coordinator: give per_day alone");
+    } else if (rc == 0 && !is_coordinator &&
+               (entry.count >= 0) == (entry.per_1000_node_days >= 0)) {
         rc = yaml_refuse(item, err, "give one of count and per_1000_node_days");
     } else if (rc == 0 && entry.count >= 0 && source->nodes == 0) {
         rc = yaml_refuse(item, err, "count needs faults.observed: {nodes, days}");
@@ -101,9 +111,15 @@ static int read_fault(const struct yaml_item *item, const struct fault_source *s
         return rc;
     }
     entry.fault.kind = (enum fleet_fault_kind)entry.kind;
+    if (entry.fault.repair_ms < 0) {
+        entry.fault.repair_ms = entry.kind >= FAULT_WORKER ? 10000 : 3600000;
+    }
+    entry.fault.per_day = is_coordinator ? entry.per_day * source->scale : 0;
     entry.fault.per_node_day =
-        source->scale * (entry.count >= 0 ? entry.count / (double)source->nodes / source->days
-                                          : entry.per_1000_node_days / 1000);
+        is_coordinator
+            ? 0
+            : source->scale * (entry.count >= 0 ? entry.count / (double)source->nodes / source->days
+                                                : entry.per_1000_node_days / 1000);
     struct fleet_fault *faults = setup->faults;
     setup->faults = mem_resize(faults, (setup->fault_count + 1) * sizeof *faults);
     setup->faults[setup->fault_count++] = entry.fault;
@@ -431,11 +447,17 @@ void scenario_fini(struct scenario *s)
     *s = (struct scenario){0};
 }
 
+/* Of a node and day, of those that stop a job: it goes on without its worker or the coordinator. */
+static double stopping_rate(const struct fleet_fault *fault)
+{
+    return fault->kind == FAULT_WORKER ? 0 : fault->per_node_day;
+}
+
 double scenario_fault_rate(const struct scenario *s)
 {
     double rate = 0;
     for (size_t i = 0; i < s->setup.fault_count; i++) {
-        rate += s->setup.faults[i].per_node_day;
+        rate += stopping_rate(&s->setup.faults[i]);
     }
     return rate;
 }
@@ -455,7 +477,7 @@ double scenario_closed_form(const struct scenario *s)
     for (size_t i = 0; i < s->setup.fault_count && rate > 0; i++) {
         const struct fleet_fault *fault = &s->setup.faults[i];
         detect_ms +=
-            fault->per_node_day / rate *
+            stopping_rate(fault) / rate *
             (double)(fault->kind == FAULT_NODE ? s->setup.core.lease_ms : fault->detect_ms);
     }
     double u0_ms = detect_ms + (double)(s->setup.stop_ms + s->setup.launch_ms + s->setup.load_ms);

@@ -26,7 +26,7 @@ void scenario_fini(struct scenario *s);
 /* What the published formula gives for the largest training job:
  * (1 - N r (u0 + dt/2)) / (1 + w/dt). */
 double scenario_closed_form(const struct scenario *s);
-/* Faults a node and day, of all kinds together. */
+/* Faults a node and day that stop a job, of all kinds together. */
 double scenario_fault_rate(const struct scenario *s);
 
 #endif
