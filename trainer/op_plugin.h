@@ -4,10 +4,11 @@
 #ifndef TRAINER_OP_PLUGIN_H
 #define TRAINER_OP_PLUGIN_H
 
+#include "trainer/comm.h"
 #include "trainer/op.h"
 
 /* Changes with this header and with anything in op.h. */
-#define OP_PLUGIN_ABI    1
+#define OP_PLUGIN_ABI    2
 #define OP_PLUGIN_SYMBOL "dsop_plugin"
 
 struct op_plugin {
@@ -18,6 +19,10 @@ struct op_plugin {
     int (*check)(uint32_t ranks, struct err *err);
     /* Takes device number `device`, the calling process's for good. */
     int (*open)(uint32_t device, const struct op_table **op, struct err *err);
+    /* A group of ranks whose tensors are in the back end's memory; after open. As
+     * comm_gloo_create(), without an address. */
+    int (*comm)(struct comm **c, const struct comm_store *store, const char *prefix, uint32_t rank,
+                uint32_t size, int64_t timeout_ms, struct err *err);
 };
 
 typedef const struct op_plugin *op_plugin_fn(void);

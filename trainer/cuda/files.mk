@@ -15,6 +15,7 @@ CUDA_C += trainer/cuda/tensor_map.c
 CUDA_C += trainer/cuda/gemm.c
 CUDA_C += trainer/cuda/linear.c
 CUDA_C += trainer/cuda/attention.c
+CUDA_C += trainer/cuda/comm_nccl.c
 CUDA_CU :=
 CUDA_CU += trainer/cuda/memory.cu
 CUDA_CU += trainer/cuda/optimiser.cu

@@ -1,6 +1,7 @@
 /* What dsop_cuda.so shows to the outside: op_plugin.h's one function. */
 #include <cuda_runtime_api.h>
 
+#include "trainer/cuda/comm_nccl.h"
 #include "trainer/cuda/driver.h"
 #include "trainer/cuda/ops.h"
 #include "trainer/cuda/state.h"
@@ -23,6 +24,7 @@ static const struct op_plugin plugin = {
     .built = "CUDA " TEXT(CUDART_VERSION) " for sm_90a",
     .check = driver_check,
     .open = plugin_open,
+    .comm = comm_nccl_create,
 };
 
 __attribute__((visibility("default"))) const struct op_plugin *dsop_plugin(void);
