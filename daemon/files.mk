@@ -84,6 +84,7 @@ DAEMON_SRC := \
   daemon/ledger_verify.c \
   daemon/prices.c \
   daemon/store.c \
+  daemon/store_check.c \
   daemon/store_load.c \
   daemon/store_row.c \
   daemon/transport.c \
@@ -112,4 +113,5 @@ DAEMON_TESTS := \
   tests/unit/daemon/test_store_random.c \
   tests/unit/daemon/test_views.c
 GENERATED_HEADERS += $(BUILD)/gen/daemon/schema.sql.h $(BUILD)/gen/daemon/schema_2.sql.h $(BUILD)/gen/daemon/schema_3.sql.h \
+  $(BUILD)/gen/daemon/schema_4.sql.h \
   $(BUILD)/gen/tests/unit/daemon/data/schema_1.sql.h

@@ -25,6 +25,7 @@
 /* Between two ticks the core asked for without naming a later time: a mistake of ours must not eat
  * a processor. */
 #define CORE_TIMER_MS_MIN 1
+#define WARM_ROWS         2000 /* of the ledger, summed up in some ms */
 
 int64_t dsd_now_ms(const struct dsd *d)
 {
@@ -138,6 +139,51 @@ static void on_signal(uv_signal_t *handle, int number)
     dsd_stop(d);
 }
 
+/* ------------------------------------------------------------------ after a start */
+
+/* What a large database would hold up the first answer with. */
+static void on_check_run(uv_work_t *request)
+{
+    struct dsd *d = request->data;
+    d->check_code = store_check(d->config->state_dir, &d->check_err);
+}
+
+static void on_check_done(uv_work_t *request, int status)
+{
+    (void)status; /* nothing is ever cancelled */
+    struct dsd *d = request->data;
+    d->works--;
+    if (d->check_code != 0) {
+        log_error("%s (exiting)", d->check_err.text);
+        _exit(err_exit_status(d->check_code));
+    }
+    log_info("the database is whole");
+}
+
+static void start_check(struct dsd *d)
+{
+    if (store_is_checked(d->store)) {
+        return;
+    }
+    d->check_work.data = d;
+    d->works++;
+    uv_queue_work(&d->loop, &d->check_work, on_check_run, on_check_done);
+}
+
+/* Between other events, a piece at a time. */
+static void on_warm(uv_idle_t *idle)
+{
+    struct dsd *d = idle->data;
+    struct err err = {0};
+    bool more = false;
+    if (views_warm(d->views, WARM_ROWS, &more, &err) != 0) {
+        log_warn("%s", err.text); /* who asks will be told */
+    }
+    if (!more) {
+        uv_idle_stop(idle);
+    }
+}
+
 /* ------------------------------------------------------------------ life-cycle */
 
 static int open_state(struct dsd *d, struct err *err)
@@ -195,11 +241,12 @@ static void init_handles(struct dsd *d)
 {
     uv_prepare_init(&d->loop, &d->prepare);
     uv_check_init(&d->loop, &d->check);
+    uv_idle_init(&d->loop, &d->warm);
     uv_timer_init(&d->loop, &d->core_timer);
     uv_timer_init(&d->loop, &d->house_timer);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
-    d->prepare.data = d->check.data = d->core_timer.data = d->house_timer.data = d;
+    d->prepare.data = d->check.data = d->warm.data = d->core_timer.data = d->house_timer.data = d;
     d->sigterm.data = d->sigint.data = d;
     uv_prepare_start(&d->prepare, on_prepare);
     uv_check_start(&d->check, on_check);
@@ -233,6 +280,8 @@ void dsd_run(struct dsd *d)
     /* The core may have something to do at once: a first tick also arms its timer. */
     dsd_input(d, &(struct input){.kind = INPUT_TICK}, NULL);
     notify_ready();
+    start_check(d);
+    uv_idle_start(&d->warm, on_warm);
     uv_run(&d->loop, UV_RUN_DEFAULT);
 }
 
@@ -258,6 +307,7 @@ void dsd_stop(struct dsd *d)
     d->open = false;
     close_handle((uv_handle_t *)&d->prepare, NULL);
     close_handle((uv_handle_t *)&d->check, NULL);
+    close_handle((uv_handle_t *)&d->warm, NULL);
     close_handle((uv_handle_t *)&d->core_timer, NULL);
     close_handle((uv_handle_t *)&d->house_timer, NULL);
     close_handle((uv_handle_t *)&d->sigterm, NULL);

@@ -1,4 +1,4 @@
--- The coordinator's truth, schema version 3. An older database is brought up by schema_N.sql. Times are Unix ms, money micro-dollars, all integers.
+-- The coordinator's truth, schema version 4. An older database is brought up by schema_N.sql. Times are Unix ms, money micro-dollars, all integers.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -121,6 +121,7 @@ CREATE TABLE job (
     guard_taken     INTEGER                     -- the same, of decisions to pass over batches that an attempt has taken over
 ) STRICT;
 CREATE INDEX job_live ON job(state) WHERE state NOT IN ('COMPLETED','FAILED','CANCELLED');
+CREATE INDEX job_ended ON job(state, array_id, array_size) WHERE state IN ('COMPLETED','FAILED','CANCELLED');
 
 CREATE TABLE attempt (
     job_id      INTEGER NOT NULL REFERENCES job(id),

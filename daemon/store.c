@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/core/load.h"
@@ -21,11 +22,13 @@
 #include "daemon/schema.sql.h"
 #include "daemon/schema_2.sql.h"
 #include "daemon/schema_3.sql.h"
+#include "daemon/schema_4.sql.h"
 
 #define APPLICATION_ID  0x44534331 /* DSC1 */
-#define SCHEMA_VERSION  3
+#define SCHEMA_VERSION  4
 #define WAL_PAGES_SMALL 2000 /* 8 MB: not worth a checkpoint yet */
 #define BUSY_TIMEOUT_MS 5000
+#define CHECKED_AT_ONCE (64 << 20) /* bytes: in some tenths of a second */
 
 int store_error(struct store *store, struct err *err, const char *text)
 {
@@ -176,7 +179,7 @@ static int create_schema(struct store *store, struct err *err)
 /* One transaction a version: a crash in between leaves the version before. */
 static int upgrade(struct store *store, int64_t version, struct err *err)
 {
-    static const char *const steps[] = {[2] = schema_2_sql, [3] = schema_3_sql};
+    static const char *const steps[] = {[2] = schema_2_sql, [3] = schema_3_sql, [4] = schema_4_sql};
     for (int next = (int)version + 1; next <= SCHEMA_VERSION; next++) {
         struct buf sql = {0};
         buf_printf(&sql, "BEGIN EXCLUSIVE; %s PRAGMA user_version=%d; COMMIT;", steps[next], next);
@@ -192,25 +195,6 @@ static int upgrade(struct store *store, int64_t version, struct err *err)
     return 0;
 }
 
-static int check_intact(struct store *store, struct err *err)
-{
-    sqlite3_stmt *stmt = NULL;
-    TRY(store_prepare(store, &stmt, "PRAGMA quick_check(1)", err));
-    int rc = 0;
-    if (sqlite3_step(stmt) != SQLITE_ROW) {
-        rc = store_error(store, err, "quick_check");
-    } else if (strcmp((const char *)sqlite3_column_text(stmt, 0), "ok") != 0) {
-        char what[256]; /* one line of it */
-        snprintf(what, sizeof what, "%s", (const char *)sqlite3_column_text(stmt, 0));
-        for (char *end = what; (end = strchr(end, '\n')) != NULL;) {
-            *end = ' ';
-        }
-        rc = err_set(err, ERR_CORRUPT, "%s is damaged: %s (restore a backup)", store->path, what);
-    }
-    sqlite3_finalize(stmt);
-    return rc;
-}
-
 /* Ours, of a version we know, and undamaged; or empty, then the tables are made. */
 static int check_or_create(struct store *store, struct err *err)
 {
@@ -219,6 +203,7 @@ static int check_or_create(struct store *store, struct err *err)
     TRY(read_int(store, "PRAGMA application_id", &application, err));
     TRY(read_int(store, "PRAGMA user_version", &version, err));
     if (objects == 0 && application == 0 && version == 0) {
+        store->checked = true;
         TRY(configure(store, err));
         return create_schema(store, err);
     }
@@ -238,7 +223,11 @@ static int check_or_create(struct store *store, struct err *err)
                        store->path);
     }
     TRY(configure(store, err));
-    TRY(check_intact(store, err));
+    struct stat st;
+    store->checked = stat(store->path, &st) == 0 && st.st_size <= CHECKED_AT_ONCE;
+    if (store->checked) {
+        TRY(store_check_database(store->db, store->path, err));
+    }
     return upgrade(store, version, err);
 }
 
@@ -333,6 +322,11 @@ void store_close(struct store *store)
     }
     free(store->path);
     free(store);
+}
+
+bool store_is_checked(const struct store *store)
+{
+    return store->checked;
 }
 
 /* ---------------------------------------------------------------- write */

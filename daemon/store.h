@@ -11,10 +11,15 @@
 struct store;
 
 /* Opens or makes state_dir/ds.db. Takes a lock that a second coordinator on the same folder fails
- * on (ERR_CONFLICT, one clear line); refuses a foreign file, a newer schema, a failed quick_check.
- * Term is not touched. */
+ * on (ERR_CONFLICT, one clear line); refuses a foreign file, a newer schema, and a damaged one as
+ * far as that is seen at once: a large database is not read through here. Term is not touched. */
 int store_open(struct store **store, const char *state_dir, struct err *err);
 void store_close(struct store *store);
+/* Whether opening it read it through. */
+bool store_is_checked(const struct store *store);
+/* Does that over a read-only connection of its own; ERR_CORRUPT. Blocking, some seconds for a
+ * gigabyte: for another thread, while the store is in use. */
+int store_check(const char *state_dir, struct err *err);
 
 /* Prices of etc/prices.yaml: adds rows that are not there; never changes one. */
 int store_set_price(struct store *store, const char *model, int64_t effective_ms,

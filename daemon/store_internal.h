@@ -14,8 +14,11 @@ struct store {
     sqlite3_stmt *write[TABLE_COUNT]; /* insert, or insert-or-update, of a whole row */
     sqlite3_stmt *begin, *commit, *rollback, *set_meta;
     int wal_pages;
+    bool checked; /* when it was opened, or made then */
 };
 
+/* ERR_CORRUPT with the first thing that is wrong. Reads all of it. */
+int store_check_database(sqlite3 *db, const char *path, struct err *err);
 /* Translates what SQLite said; text: what was being done. */
 int store_error(struct store *store, struct err *err, const char *text);
 int store_exec(struct store *store, const char *sql, struct err *err);

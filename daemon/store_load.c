@@ -84,15 +84,14 @@ static int load_keys(struct store *store, struct core *core, struct err *err)
     return step == SQLITE_DONE ? 0 : store_error(store, err, "reading the submit keys");
 }
 
-/* What jobs that depend on ended ones ask. */
+/* What jobs that depend on ended ones ask. The index has all of it: the rows are not read. */
 static int load_outcomes(struct store *store, struct core *core, struct err *err)
 {
     sqlite3_stmt *stmt = NULL;
-    TRY(store_prepare(
-        store, &stmt,
-        "SELECT id, state, CASE WHEN array_id = id THEN array_size ELSE 0 END FROM job"
-        " WHERE state IN ('COMPLETED','FAILED','CANCELLED') ORDER BY id DESC",
-        err));
+    TRY(store_prepare(store, &stmt,
+                      "SELECT id, state, CASE WHEN array_id = id THEN array_size ELSE 0 END FROM "
+                      "job INDEXED BY job_ended WHERE state IN ('COMPLETED','FAILED','CANCELLED')",
+                      err));
     int step;
     while ((step = sqlite3_step(stmt)) == SQLITE_ROW) {
         int state = row_enum_parse(job_state_names, (const char *)sqlite3_column_text(stmt, 1));

@@ -55,18 +55,20 @@ static int catch_up_lost(struct views *v, struct err *err)
     return rc;
 }
 
-static int catch_up_ledger(struct views *v, struct err *err)
+int views_warm(struct views *v, size_t limit, bool *more, struct err *err)
 {
     sqlite3_stmt *stmt;
     TRY(views_query(v,
                     "SELECT seq, job_id, category, end_ms - start_ms, cost_micro_usd FROM ledger"
-                    " WHERE seq > ?1 ORDER BY seq",
+                    " WHERE seq > ?1 ORDER BY seq LIMIT ?2",
                     &stmt, err));
     sqlite3_bind_int64(stmt, 1, v->usage.seq);
-    for (;;) {
+    sqlite3_bind_int64(stmt, 2, (int64_t)limit);
+    for (size_t rows = 0;; rows++) {
         bool row;
         TRY(views_step(v, stmt, &row, err));
         if (!row) {
+            *more = rows == limit;
             return 0;
         }
         v->usage.seq = views_i64(stmt, 0);
@@ -79,7 +81,8 @@ static int catch_up_ledger(struct views *v, struct err *err)
 
 int usage_catch_up(struct views *v, struct err *err)
 {
-    TRY(catch_up_ledger(v, err));
+    bool more;
+    TRY(views_warm(v, INT64_MAX, &more, err));
     return catch_up_lost(v, err);
 }
 

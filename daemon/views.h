@@ -31,6 +31,9 @@ struct views_live {
 int views_open(struct views **views, const char *state_dir, const struct views_live *live,
                struct err *err);
 void views_close(struct views *views); /* NULL is fine */
+/* Reads up to so many rows of what a list would first have to read after a start. *more: there may
+ * be more. */
+int views_warm(struct views *v, size_t limit, bool *more, struct err *err);
 
 /* now_ms: up to when running meters count. */
 int views_job_list(struct views *v, const Ds__JobListRequest *request, int64_t now_ms,

@@ -272,7 +272,8 @@ static void test_foreign(void **state)
     buf_fini(&text);
 }
 
-/* A damaged page is found when the database is opened. */
+/* A damaged page is found when the database is opened, and when it is checked beside a running one.
+ */
 static void test_damaged(void **state)
 {
     (void)state;
@@ -285,6 +286,7 @@ static void test_damaged(void **state)
         submit(pump, NULL);
     }
     ok(pump_flush(pump, &err));
+    ok(store_check(dir, &err)); /* while it is in use */
     pump_destroy(pump);
     core_destroy(core);
     store_close(store);
@@ -296,6 +298,8 @@ static void test_damaged(void **state)
     ok(file_write_durable(in_dir("ds.db"), text.data, text.len, 0600, &err));
     buf_fini(&text);
     assert_int_equal(store_open(&store, dir, &err), ERR_CORRUPT);
+    assert_non_null(strstr(err.text, "restore a backup"));
+    assert_int_equal(store_check(dir, &err), ERR_CORRUPT);
     assert_non_null(strstr(err.text, "restore a backup"));
 }
 
