@@ -86,18 +86,9 @@ int attempt_dir_read_status(const char *dir, Ds__ShimStatus **status, struct err
 uid_t attempt_dir_uid(const char *dir)
 {
     char path[PATH_MAX];
-    struct buf data = {0};
-    uid_t uid = geteuid();
-    snprintf(path, sizeof path, "%s/" SHIM_LAUNCH_FILE, dir);
-    if (file_read(path, SHIM_LAUNCH_BYTES_MAX, &data, NULL) == 0) {
-        Ds__ShimLaunch *launch = ds__shim_launch__unpack(NULL, data.len, data.data);
-        if (launch != NULL && launch->has_uid) {
-            uid = launch->uid;
-        }
-        ds__shim_launch__free_unpacked(launch, NULL);
-    }
-    buf_fini(&data);
-    return uid;
+    struct stat st;
+    snprintf(path, sizeof path, "%s/" ATTEMPT_SPEC_FILE, dir);
+    return lstat(path, &st) == 0 ? st.st_uid : geteuid();
 }
 
 int attempt_dir_write(const char *dir, const char *name, const void *data, size_t len,

@@ -14,6 +14,7 @@
 
 #define ATTEMPT_ORDER_FILE "order.pb"
 #define ATTEMPT_FLIGHT_DIR "flight" /* proto/flight.h */
+#define ATTEMPT_SPEC_FILE  "spec.json" /* belongs to the user of the ranks */
 
 /* Caller frees. */
 char *attempt_dir_path(const char *state_dir, uint64_t job, uint64_t epoch);

@@ -5,13 +5,11 @@
 #include "worker/attempt.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,7 +29,7 @@
 
 #define FRESH_MS 5000 /* a fraction of a lease */
 
-extern char **environ;
+extern char **environ; /* what ranks inherit */
 
 /* ---- accepting */
 
@@ -107,7 +105,7 @@ static int write_spec(const struct attempt *t, struct jobspec *spec, struct err 
         spec->train.model = mem_printf("%s/model.json", t->dir);
     }
     char *json = jobspec_to_json(spec);
-    int rc = write_for_ranks(t, "spec.json", json, err);
+    int rc = write_for_ranks(t, ATTEMPT_SPEC_FILE, json, err);
     free(json);
     return rc;
 }
@@ -138,7 +136,9 @@ static int make_log_folder(const struct attempt *t, struct err *err)
     return rc;
 }
 
-static int write_launch(const struct attempt *t, const struct jobspec *spec, struct err *err)
+/* Of a file without a name, from its beginning: nobody but the shim reads it, once. */
+static int make_launch(const struct attempt *t, const struct jobspec *spec, int *fd,
+                       struct err *err)
 {
     const struct worker *w = t->worker;
     const struct config *config = w->config;
@@ -167,52 +167,17 @@ static int write_launch(const struct attempt *t, const struct jobspec *spec, str
     size_t bytes = ds__shim_launch__get_packed_size(&launch);
     uint8_t *packed = mem_alloc(bytes);
     ds__shim_launch__pack(&launch, packed);
-    int rc = attempt_dir_write(t->dir, SHIM_LAUNCH_FILE, packed, bytes, err);
+    *fd = memfd_create("launch", MFD_CLOEXEC);
+    int rc = *fd < 0 ? err_set_errno(err, "cannot make a file in memory")
+                     : file_write_all(*fd, packed, bytes, err);
     free(packed);
     free(launch.cgroup);
     attempt_env_free(&launch);
     return rc;
 }
 
-/* posix_spawn and not fork: it copies no page table, and says why the program does not run. */
-static int spawn_shim(const struct attempt *t, int listener, struct err *err)
-{
-    const struct config *config = t->worker->config;
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    sigset_t all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    /* Its own session: it outlives this worker. Its own stderr: the worker's may be a pipe that
-     * nobody reads any more. */
-    posix_spawnattr_setflags(&attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawn_file_actions_addchdir_np(&actions, t->dir);
-    posix_spawn_file_actions_adddup2(&actions, listener, SHIM_LISTEN_FD);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-    posix_spawn_file_actions_adddup2(&actions, 0, 1);
-    posix_spawn_file_actions_addopen(&actions, 2, SHIM_LOG_FILE, O_WRONLY | O_CREAT | O_APPEND,
-                                     0600);
-    posix_spawn_file_actions_addclosefrom_np(&actions, SHIM_LISTEN_FD + 1);
-    char name[] = "dsshim";
-    char *argv[] = {name, NULL};
-    pid_t pid;
-    int rc = posix_spawn(&pid, config->dsshim, &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    return rc == 0
-               ? 0
-               : err_set(err, ERR_FAILED, "cannot run %s: %s (is it installed beside dsworkerd?)",
-                         config->dsshim, strerror(rc));
-}
-
 /* On success work_fd is connected to the shim. */
-static int start_shim(struct attempt *t, struct err *err)
+static int start_shim(struct attempt *t, int launch, struct err *err)
 {
     int listener = attempt_dir_listen(t->dir, err);
     if (listener < 0) {
@@ -224,7 +189,7 @@ static int start_shim(struct attempt *t, struct err *err)
         rc = err_set_errno(err, "cannot connect to %s/" SHIM_SOCKET_FILE, t->dir);
     }
     if (rc == 0) {
-        rc = spawn_shim(t, listener, err);
+        rc = nursery_launch(&t->worker->nursery, t->dir, listener, launch, err);
     }
     if (rc != 0 && t->work_fd >= 0) {
         close(t->work_fd);
@@ -266,7 +231,7 @@ static int choose_user(struct attempt *t, struct err *err)
     return 0;
 }
 
-static int prepare(struct attempt *t, struct err *err)
+static int prepare(struct attempt *t, int *launch, struct err *err)
 {
     TRY(check_order(t->worker, t->order, err));
     struct jobspec spec = {0};
@@ -292,7 +257,7 @@ static int prepare(struct attempt *t, struct err *err)
         rc = write_spec(t, &spec, err);
     }
     if (rc == 0) {
-        rc = write_launch(t, &spec, err);
+        rc = make_launch(t, &spec, launch, err);
     }
     jobspec_fini(&spec);
     return rc;
@@ -301,9 +266,13 @@ static int prepare(struct attempt *t, struct err *err)
 static void launch(uv_work_t *work)
 {
     struct attempt *t = work->data;
-    t->work_code = prepare(t, &t->work_err);
+    int launch = -1;
+    t->work_code = prepare(t, &launch, &t->work_err);
     if (t->work_code == 0) {
-        t->work_code = start_shim(t, &t->work_err);
+        t->work_code = start_shim(t, launch, &t->work_err);
+    }
+    if (launch >= 0) {
+        close(launch);
     }
 }
 

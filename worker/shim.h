@@ -2,10 +2,11 @@
  * worker may be restarted under a running job, and it is the only one that can collect their exit
  * statuses.
  *
- * Started in the attempt folder with `launch` there (ShimLaunch) and, as descriptor 3, the socket
- * shim.sock already listening. It writes `status` there (a frame of ShimStatus), durably and before
- * anyone is told, whenever a rank has exited. When all are gone it goes too: `status` says phase 3
- * then, and a shim that is gone without that was killed. */
+ * Forked by the nursery (nursery.h), into the attempt folder, with the socket shim.sock already
+ * listening as descriptor 3 and what it shall run (ShimLaunch) as descriptor 4. It writes `status`
+ * there (a frame of ShimStatus), durably and before anyone is told, whenever a rank has exited.
+ * When all are gone it goes too: `status` says phase 3 then, and a shim that is gone without that
+ * was killed. */
 #ifndef WORKER_SHIM_H
 #define WORKER_SHIM_H
 
@@ -16,12 +17,14 @@
 #include "proto/rpc.h"
 #include "worker/shim_rank.h"
 
-#define SHIM_LAUNCH_FILE      "launch"
 #define SHIM_STATUS_FILE      "status"
 #define SHIM_SOCKET_FILE      "shim.sock"
 #define SHIM_LOG_FILE         "shim.log"
 #define SHIM_LAUNCH_BYTES_MAX (16u << 20)
 #define SHIM_LISTEN_FD        3
+#define SHIM_LAUNCH_FD        4
+#define SHIM_NURSERY_FD       3 /* of the nursery: its orders */
+#define SHIM_NURSERY_NAME     "dsshim-nursery"
 
 #define SHIM_CLIENTS_MAX 4
 #define SHIM_GRACE_MS    10000 /* when it stops the ranks on its own account */
@@ -62,6 +65,10 @@ bool shim_has_client(const struct shim *s);
 void shim_tell(struct shim *s);
 /* Gives what is still to be sent up to wait_ms, then closes. */
 void shim_serve_finish(struct shim *s, int64_t wait_ms);
+
+/* shim_nursery.c: true in a new shim, which is then in its folder with its descriptors; false when
+ * this process is to go. place: argv[0], in which the process list sees the name. */
+bool shim_nursery(char *place);
 
 /* shim_main.c */
 void shim_stop(struct shim *s, uint64_t grace_ms, const char *reason);

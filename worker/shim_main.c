@@ -326,13 +326,16 @@ static void init_ranks(struct shim *s)
 static int read_launch(struct shim *s, struct err *err)
 {
     struct buf data = {0};
-    int rc = file_read(SHIM_LAUNCH_FILE, SHIM_LAUNCH_BYTES_MAX, &data, err);
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", SHIM_LAUNCH_FD);
+    int rc = file_read(path, SHIM_LAUNCH_BYTES_MAX, &data, err);
+    close(SHIM_LAUNCH_FD);
     if (rc == 0) {
         s->launch = ds__shim_launch__unpack(NULL, data.len, data.data);
     }
     buf_fini(&data);
     if (rc == 0 && (s->launch == NULL || s->launch->n_argv == 0 || s->launch->rank_count == 0)) {
-        rc = err_set(err, ERR_CORRUPT, "the file " SHIM_LAUNCH_FILE " is not a launch message");
+        rc = err_set(err, ERR_CORRUPT, "what the worker gave is not a launch message");
     }
     return rc;
 }
@@ -355,10 +358,15 @@ int main(int argc, char **argv)
     struct shim s = {0};
     struct err err = {0};
     log_init("dsshim", LOG_INFO);
-    if (argc != 1 || fcntl(SHIM_LISTEN_FD, F_GETFD) < 0) {
-        fprintf(stderr, "usage: %s is started by dsworkerd, in an attempt folder\n", argv[0]);
+    if (argc != 1 || strcmp(argv[0], SHIM_NURSERY_NAME) != 0 ||
+        fcntl(SHIM_NURSERY_FD, F_GETFD) < 0) {
+        fprintf(stderr, "usage: %s is started by dsworkerd\n", argv[0]);
         return 2;
     }
+    if (!shim_nursery(argv[0])) {
+        return 0;
+    }
+    log_init("dsshim", LOG_INFO); /* to another stderr */
     if (read_launch(&s, &err) != 0) {
         log_error("%s", err.text);
         return err_exit_status(err.code);

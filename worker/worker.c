@@ -290,6 +290,7 @@ int worker_start(struct worker *w, const struct config *config, struct err *err)
     signal(SIGCHLD, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
     w->agent = agent_create();
+    nursery_init(&w->nursery, config->dsshim);
     log_keep_init(&w->logs, config->log_total_mib << 20);
     TRY(choose_report_socket(w, err));
     TRY(make_state_folder(w, err));
@@ -358,6 +359,7 @@ void worker_fini(struct worker *w)
     if (w->loop_open) {
         uv_loop_close(&w->loop);
     }
+    nursery_fini(&w->nursery);
     inventory_fini(&w->inventory);
     log_keep_fini(&w->logs);
     free(w->report_socket);

@@ -14,6 +14,7 @@
 #include "worker/inventory.h"
 #include "worker/link.h"
 #include "worker/log_keep.h"
+#include "worker/nursery.h"
 
 struct rank_server;
 
@@ -28,6 +29,7 @@ struct worker {
     struct log_keep logs;
     struct inventory inventory;
     struct gpu_watch *watch; /* owned, or NULL */
+    struct nursery nursery;
     char boot_id[BOOT_ID_BYTES];
     char *report_socket; /* owned; its path */
     char *cgroup;        /* owned; delegated to us, or NULL */

@@ -246,8 +246,8 @@ class Node:
         return found
 
     def wait_quiet(self, timeout=20):
-        """Until the worker is the only process left."""
-        wait_for(lambda: list(processes_of(self.folder)) == [self.process.pid], timeout, "only the worker to be left")
+        """Until the worker, and what it forks shims from, are the only processes left."""
+        wait_for(lambda: set(processes_of(self.folder)) == {self.process.pid, *self.pids("dsshim-nursery")}, timeout, "only the worker to be left")
 
     def complaints(self):
         """What a sanitizer said, in the worker's log and the shims'."""
