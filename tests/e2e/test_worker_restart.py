@@ -97,6 +97,21 @@ def test_a_killed_shim(node):
     node.wait_quiet()
 
 
+def test_a_killed_nursery(node):
+    """What shims are forked from may die: running ones stay, and the next attempt starts as ever."""
+    node.dsd.start(1, "sleep 1000")
+    node.dsd.wait_report(1, phase=2)
+    shims = node.pids("dsshim")
+    (nursery,) = node.pids("dsshim-nursery")
+    os.kill(nursery, signal.SIGKILL)
+    wait_for(lambda: nursery not in node.pids("dsshim-nursery"), 10, "the nursery to die")
+    node.dsd.start(2, "exit 3", gpus=1)
+    assert [(e["code"], e["signal"]) for e in node.dsd.wait_report(2)["exits"]] == [(3, 0)]
+    assert node.pids("dsshim")[:1] == shims and len(node.pids("dsshim-nursery")) == 1
+    os.kill(shims[0], signal.SIGTERM)
+    node.dsd.wait_report(1)
+
+
 def test_worker_and_shim_killed(node):
     """The next worker finds neither, makes sure that no process is left, and tells what it does not know."""
     node.dsd.start(1, "setsid sleep 1000 & sleep 1000", gpus=2)
