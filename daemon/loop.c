@@ -195,7 +195,7 @@ static int open_state(struct dsd *d, struct err *err)
     if (config->prices != NULL) {
         TRY(prices_load(d->store, config->prices, err));
     }
-    int64_t wall_ms = clock_wall_ms();
+    int64_t wall_ms = clock_wall_ms(), boot_ms = clock_boot_ms(); /* loading takes its time */
     TRY(store_load(d->store, d->core, wall_ms, err));
     d->term = core_term(d->core);
     d->last_event = d->logged_event = core_last_event(d->core);
@@ -205,7 +205,7 @@ static int open_state(struct dsd *d, struct err *err)
                  "from there",
                  (double)(d->started_ms - wall_ms) / 1000.0);
     }
-    d->clock_base_ms = d->started_ms - clock_boot_ms();
+    d->clock_base_ms = d->started_ms - boot_ms;
     d->pump = pump_create(d->core, &store_sqlite_ops, d->store, &dsd_effects, d);
     struct views_live live = {.world = d,
                               .node = rpc_node_live,

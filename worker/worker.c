@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -22,6 +23,7 @@
 #include "worker/session.h"
 
 #define RETRY_MS       2000
+#define LOCK_MS        1000
 #define LEAVE_GRACE_MS 10000 /* TERM to KILL when Ctrl-C ends worker and ranks */
 
 /* ---- what the agent wants */
@@ -187,6 +189,18 @@ static int make_state_folder(struct worker *w, struct err *err)
     return 0;
 }
 
+/* Of a worker that was killed just when it started a program: the child has the lock until it
+ * executes. */
+static int wait_for_lock(int fd)
+{
+    int rc = flock(fd, LOCK_EX | LOCK_NB);
+    for (int64_t end_ms = clock_boot_ms() + LOCK_MS; rc != 0 && clock_boot_ms() < end_ms;) {
+        clock_sleep_ms(10);
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    return rc;
+}
+
 /* Held as long as the process lives; a killed worker's is gone with it. */
 static int lock_state(struct worker *w, struct err *err)
 {
@@ -195,7 +209,7 @@ static int lock_state(struct worker *w, struct err *err)
     w->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (w->lock_fd < 0) {
         rc = err_set_errno(err, "cannot open %s", path);
-    } else if (flock(w->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    } else if (wait_for_lock(w->lock_fd) != 0) {
         rc = err_set(err, ERR_CONFLICT, "another dsworkerd uses %s (give each its own --state-dir)",
                      w->config->state_dir);
     }

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 
-from cluster import BIN, Cluster
+from cluster import BIN, ROOT, Cluster
 
 TOOLS = os.path.join(os.path.dirname(BIN), "tests", "bench")
 TICKS = os.sysconf("SC_CLK_TCK")
+PRICES = os.path.join(ROOT, "etc", "prices.yaml")
 DEPTH = 256
 
 
@@ -153,7 +154,7 @@ def part_idle(figures, folder):
     nodes, waiting, seconds = 16384, 50000, 10
     cluster = Cluster(folder, workers=0, dsd_config="limits: {connections: 20000}\n")
     try:
-        tool("fill", cluster.state, nodes, 0, waiting)
+        tool("fill", cluster.state, PRICES, nodes, 0, waiting)
         cluster.start_dsd()
         quiet = cpu_share(cluster, seconds)
         figures.add(f"CPU of dsd, {waiting} jobs wait, no worker is connected", quiet * 100, "%", most=1)
@@ -179,7 +180,7 @@ def part_restart(figures, folder):
     waiting = int(os.environ.get("BENCH_WAITING", 100000))
     cluster = Cluster(folder, workers=0)
     try:
-        tool("fill", cluster.state, 2, 0, waiting)
+        tool("fill", cluster.state, PRICES, 2, 0, waiting)
         cluster.start_dsd()
         figures.add(f"memory of dsd with {waiting} jobs waiting, a job", resident_mib(cluster.dsd.pid) * 1048576 / waiting, "bytes", most=2048)
         cluster.dsd.kill()
@@ -198,7 +199,7 @@ def part_history(figures, folder):
         cluster = Cluster(os.path.join(folder, str(count)), workers=2, slots=8)
         try:
             if count > 0:
-                figures.add(f"{count} jobs run through the real store", tool("fill", cluster.state, 32, count, 0)["seconds"], "s")
+                figures.add(f"{count} jobs run through the real store", tool("fill", cluster.state, PRICES, 32, count, 0)["seconds"], "s")
                 figures.add("  database", os.path.getsize(os.path.join(cluster.state, "ds.db")) / 1048576, "MiB")
             cluster.start_dsd()
             row = found[count] = {"submit": submit(cluster, 20000)}

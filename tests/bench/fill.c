@@ -1,13 +1,15 @@
-/* fill STATE_DIR NODES FINISHED WAITING: makes the database of a coordinator that has seen much:
- * NODES nodes of 8 accelerators, FINISHED no-op jobs that ran on them, WAITING jobs of all nodes,
- * of which the first is drained then. All of it goes through the core, the pump and the real store,
- * as if workers had reported it; only the sockets are missing. Prints {"seconds": S} as JSON. */
+/* fill STATE_DIR PRICES NODES FINISHED WAITING: makes the database of a coordinator that has seen
+ * much: NODES nodes of 8 accelerators, FINISHED no-op jobs that ran on them, WAITING jobs of all
+ * nodes, of which the first is drained then. All of it goes through the core, the pump and the real
+ * store, as if workers had reported it; only the sockets are missing. Prints {"seconds": S} as
+ * JSON. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/core/pump.h"
+#include "daemon/prices.h"
 #include "daemon/store.h"
 #include "lib/clock.h"
 #include "lib/mem.h"
@@ -149,17 +151,16 @@ static void make_jobs(const char *yaml, long count, long at_a_time)
 
 int main(int argc, char **argv)
 {
-    if (argc != 5) {
-        fprintf(stderr, "use: fill STATE_DIR NODES FINISHED WAITING\n");
+    if (argc != 6) {
+        fprintf(stderr, "use: fill STATE_DIR PRICES NODES FINISHED WAITING\n");
         return 2;
     }
-    int nodes = atoi(argv[2]);
+    int nodes = atoi(argv[3]);
     struct err err = {0};
     struct core_config config;
     core_config_default(&config);
     core = core_create(&config);
-    if (store_open(&store, argv[1], &err) != 0 ||
-        store_set_price(store, "*", 0, 2000000, &err) != 0 ||
+    if (store_open(&store, argv[1], &err) != 0 || prices_load(store, argv[2], &err) != 0 ||
         store_load(store, core, now_ms, &err) != 0) {
         fail(&err);
     }
@@ -168,9 +169,9 @@ int main(int argc, char **argv)
     for (int i = 1; i <= nodes; i++) {
         add_node(i);
     }
-    make_jobs("name: noop\nnodes: 1\ngpus_per_node: 1\ncommand: [\"true\"]\n", atol(argv[3]),
+    make_jobs("name: noop\nnodes: 1\ngpus_per_node: 1\ncommand: [\"true\"]\n", atol(argv[4]),
               (long)nodes * GPUS);
-    if (atol(argv[4]) > 0) {
+    if (atol(argv[5]) > 0) {
         const char *first = "gpu00001";
         char yaml[128];
         struct input drain = {.kind = INPUT_NODE_DRAIN};
@@ -181,7 +182,7 @@ int main(int argc, char **argv)
         gap_ms = 0; /* else the scheduler would look at them all again and again */
         snprintf(yaml, sizeof yaml,
                  "name: gang\nnodes: %d\ngpus_per_node: 1\ncommand: [\"true\"]\n", nodes);
-        make_jobs(yaml, atol(argv[4]), 0);
+        make_jobs(yaml, atol(argv[5]), 0);
     }
     flush();
     printf("{\"seconds\": %.1f}\n", (double)(clock_boot_ns() - began) / 1e9);
