@@ -13,7 +13,7 @@
 #include "proto/rpc.h"
 
 #define ATTEMPT_ORDER_FILE "order.pb"
-#define ATTEMPT_FLIGHT_DIR "flight" /* proto/flight.h */
+#define ATTEMPT_FLIGHT_DIR "flight"    /* proto/flight.h */
 #define ATTEMPT_SPEC_FILE  "spec.json" /* belongs to the user of the ranks */
 
 /* Caller frees. */
