@@ -32,7 +32,7 @@ class Experiments:
     def __init__(self, out, seed, steps, jobs):
         self.out, self.seed, self.steps = os.path.abspath(out), seed, steps
         self.pool = concurrent.futures.ThreadPoolExecutor(jobs)
-        self.data = text.pack(os.path.join(self.out, "data"), runs.VOCABULARY)
+        self.data = text.pack(self.out, runs.VOCABULARY)
 
     def folder(self, group, run):
         length = f" {run.train['steps']} steps" if run.train["steps"] < run.full_steps else ""

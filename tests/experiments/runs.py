@@ -121,10 +121,16 @@ def main():
 
 
 def gradient():
-    """At the end of main's bf16 run."""
-    plain = [Run(p, GRADIENT, {}, [f"precision={p}", "recipe.moments=fp32"], ("main", "bf16")) for p in ("fp32", "bf16", "fp8")]
-    off = [x for x in OFF if not x.startswith("moments")]
-    return plain + [Run(f"fp8 {x}", GRADIENT, {}, ["precision=fp8", "recipe.moments=fp32", f"recipe.{x}"], ("main", "bf16")) for x in off]
+    """At the end of main's bf16 run: the precisions, each choice taken back, and single products in FP8 where all else is FP32."""
+
+    def one(name, precision, *recipe):
+        overrides = [f"precision={precision}", "recipe.moments=fp32", *(f"recipe.{x}" for x in recipe)]
+        return Run(name, GRADIENT, {}, overrides, ("main", "bf16"))
+
+    plain = [one(p, p) for p in ("fp32", "bf16", "fp8")]
+    off = [one(f"fp8 {x}", "fp8", x) for x in OFF if not x.startswith("moments")]
+    alone = [("fprop=fp8",), ("fprop=fp8", "x_tile=128x128"), ("dgrad=fp8",), ("dgrad=fp8", "dy_tile=128x128"), ("wgrad=fp8",)]
+    return plain + off + [one(f"fp32 {' '.join(x)}", "fp32", *x) for x in alone]
 
 
 def ablation():

@@ -3,6 +3,7 @@ what it is packed with: a BPE vocabulary trained on it."""
 
 import glob
 import gzip
+import hashlib
 import os
 import subprocess
 
@@ -30,13 +31,15 @@ def read():
     return text
 
 
-def pack(folder, vocabulary):
-    """{"train": prefix, "valid": prefix} of packed data in folder, made when it is not there."""
-    prefix = os.path.join(os.path.abspath(folder), "corpus")
+def pack(out, vocabulary):
+    """{"train": prefix, "valid": prefix} of packed data below out, made when it is not there. A text of one's own has a folder of its own."""
+    text = read() if os.environ.get("DEMO_TEXT") else None
+    folder = os.path.join(os.path.abspath(out), f"data-{hashlib.sha256(text).hexdigest()[:8]}" if text else "data")
+    prefix = os.path.join(folder, "corpus")
     data = {"train": prefix, "valid": f"{prefix}-valid"}
     if os.path.exists(f"{prefix}-valid.idx"):
         return data
-    text = read()
+    text = text or read()
     os.makedirs(folder, exist_ok=True)
     source = os.path.join(folder, "text.txt")
     with open(source, "wb") as f:
