@@ -19,6 +19,7 @@ RUN(cmd_job_release);
 RUN(cmd_job_wait);
 RUN(cmd_job_logs);
 VIEW(cmd_job_metrics);
+VIEW(cmd_job_report);
 RUN(cmd_job_update);
 RUN(cmd_job_resize);
 RUN(cmd_job_suspend);

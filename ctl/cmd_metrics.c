@@ -4,11 +4,11 @@
 
 #include "ctl/cells.h"
 #include "ctl/cmd.h"
+#include "ctl/metric_pages.h"
 #include "ctl/plot.h"
 #include "lib/mem.h"
 #include "proto/pbjson.h"
 
-#define PAGE_STEPS  10000u
 #define TABLE_STEPS 20u
 #define PLOT_ROWS   20u
 
@@ -36,29 +36,6 @@ static const struct column metric_columns[] = {
 static const struct listing metric_listing = LISTING(NULL, NULL, metric_columns);
 
 /* ---- reading */
-
-/* Calls take for each page from step `from` on. */
-static int read_pages(struct ctl *ctl, uint64_t job, uint64_t from,
-                      void (*take)(const Ds__MetricList *page, void *arg), void *arg,
-                      struct err *err)
-{
-    for (;;) {
-        Ds__MetricRead request = DS__METRIC_READ__INIT;
-        Ds__MetricList *page = NULL;
-        request.job = job;
-        request.has_from_step = request.has_limit = 1;
-        request.from_step = from;
-        request.limit = PAGE_STEPS;
-        TRY(session_call(&ctl->session, RPC_JOB_METRICS, &request, &page, err));
-        uint64_t next = page->n_items > 0 ? page->items[page->n_items - 1]->step + 1 : from;
-        take(page, arg);
-        rpc_free(&page->base);
-        if (next <= from) {
-            return 0;
-        }
-        from = next;
-    }
-}
 
 /* Moves *from on to where the newest `count` steps start: a run may have millions. */
 static int skip_to_newest(struct ctl *ctl, uint64_t job, uint64_t count, uint64_t *from,
@@ -127,7 +104,7 @@ static int draw(struct ctl *ctl, struct buf *out, uint64_t job, uint64_t from, s
 {
     const struct terminal *t = &ctl->output.terminal;
     struct curves c = {0};
-    int rc = read_pages(ctl, job, from, take_points, &c, err);
+    int rc = metric_pages_read(ctl, job, from, take_points, &c, err);
     const struct plot_series series[] = {
         {"training loss", c.training.step, c.training.loss, c.training.count, false, COLOUR_CYAN},
         {"validation loss", c.validation.step, c.validation.loss, c.validation.count, true,
@@ -163,7 +140,7 @@ int cmd_job_metrics(struct ctl *ctl, struct buf *out, struct err *err)
         return draw(ctl, out, job, from, err);
     }
     json_t *items = json_array();
-    int rc = read_pages(ctl, job, from, take_items, items, err);
+    int rc = metric_pages_read(ctl, job, from, take_items, items, err);
     if (rc != 0) {
         json_decref(items);
         return rc;

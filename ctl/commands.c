@@ -227,6 +227,24 @@ const struct command commands[] = {
         .view = cmd_job_metrics,
     },
     {
+        .noun = "job",
+        .verb = "report",
+        .arguments = "ID",
+        .argument = ARGUMENT_JOB,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .options = report_options,
+        .summary = "The report of a run: curves, restarts, data seen, cost",
+        .details = "Also while it runs. HTML is one file that needs no other and no network; "
+                   "Markdown on standard\n"
+                   "output has sparklines instead of pictures; json has the facts and the figures "
+                   "of each curve.\n"
+                   "\n"
+                   "  dsctl job report 12 --out run12.html\n"
+                   "  dsctl job report 12 | less",
+        .view = cmd_job_report,
+    },
+    {
         .noun = "node",
         .verb = "list",
         .alias = "nodes",

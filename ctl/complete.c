@@ -202,7 +202,8 @@ static void offer_value(const struct completion *c, const struct option *option)
         offer_arguments(c, ARGUMENT_QUEUE);
     } else if (strcmp(option->value, "ACCOUNT") == 0) {
         offer_arguments(c, ARGUMENT_ACCOUNT);
-    } else if (strcmp(option->name, "server") == 0 || strcmp(option->value, "DIR") == 0) {
+    } else if (strcmp(option->name, "server") == 0 || strcmp(option->value, "DIR") == 0 ||
+               strcmp(option->value, "FILE") == 0) {
         fprintf(c->out, ":file\n");
     }
 }

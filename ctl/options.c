@@ -141,6 +141,11 @@ const struct option metrics_options[] = {
     {0, "from", "STEP", "from this step on"},
     END,
 };
+const struct option report_options[] = {
+    {'o', "output", "md|html|json", "default: md, or what the name of FILE ends with"},
+    {0, "out", "FILE", "into this file; Markdown's pictures go into a folder beside it"},
+    END,
+};
 const struct option node_list_options[] = {
     {0, "state", NODE_STATES, "only nodes in this state"},
     END,

@@ -18,6 +18,7 @@ extern const struct option list_options[];
 extern const struct option reason_options[];
 extern const struct option logs_options[];
 extern const struct option metrics_options[];
+extern const struct option report_options[];
 extern const struct option node_list_options[];
 extern const struct option export_options[];
 extern const struct option cost_options[];

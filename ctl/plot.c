@@ -7,8 +7,7 @@
 #include <string.h>
 
 #include "lib/mem.h"
-
-#define TICK_TEXT_BYTES 32
+#include "report/axis.h"
 
 struct cell {
     uint8_t dots; /* braille: bit 0 to 7 as in U+2800 + dots */
@@ -62,14 +61,6 @@ static long dot_x(const struct canvas *c, double x)
 static long dot_y(const struct canvas *c, double y)
 {
     return lround((c->y_max - y) / (c->y_max - c->y_min) * (double)(c->rows * c->dots_y - 1));
-}
-
-double plot_tick_step(double range, size_t count)
-{
-    double rough = range / (double)(count > 0 ? count : 1);
-    double power = pow(10, floor(log10(rough)));
-    double digit = rough / power;
-    return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
 }
 
 /* ---- drawing */
@@ -138,23 +129,15 @@ static void draw_series(struct canvas *c, const struct plot_series *s)
 
 /* ---- text around it */
 
-/* Enough decimals to tell neighbouring ticks apart. */
-static void tick_text(char *text, double value, double step)
-{
-    int decimals = step >= 1 ? 0 : (int)ceil(-log10(step) - 1e-9);
-    snprintf(text, TICK_TEXT_BYTES, "%.*f", decimals > 9 ? 9 : decimals,
-             fabs(value) < step / 1000 ? 0.0 : value);
-}
-
 /* One label a row, "" where there is no tick. Returns the widest. */
-static size_t y_labels(const struct canvas *c, char (*labels)[TICK_TEXT_BYTES])
+static size_t y_labels(const struct canvas *c, char (*labels)[AXIS_TEXT_BYTES])
 {
-    double step = plot_tick_step(c->y_max - c->y_min, c->rows / 3 + 1);
+    double step = axis_step(c->y_max - c->y_min, c->rows / 3 + 1);
     size_t widest = 0;
     for (double v = ceil(c->y_min / step) * step; v <= c->y_max + step / 1000; v += step) {
         long row = dot_y(c, v) / (long)c->dots_y;
         if (row >= 0 && row < (long)c->rows) {
-            tick_text(labels[row], v, step);
+            axis_text(labels[row], v, step);
             widest = strlen(labels[row]) > widest ? strlen(labels[row]) : widest;
         }
     }
@@ -194,7 +177,7 @@ static void append_cell(struct buf *out, const struct canvas *c, const struct ce
     }
 }
 
-static void append_rows(struct buf *out, const struct canvas *c, char (*labels)[TICK_TEXT_BYTES],
+static void append_rows(struct buf *out, const struct canvas *c, char (*labels)[AXIS_TEXT_BYTES],
                         size_t widest)
 {
     bool utf8 = c->terminal->utf8;
@@ -217,14 +200,14 @@ static void append_rows(struct buf *out, const struct canvas *c, char (*labels)[
 static void append_x_axis(struct buf *out, const struct canvas *c, const char *label, size_t widest)
 {
     bool utf8 = c->terminal->utf8;
-    double step = fmax(1, plot_tick_step(c->x_max - c->x_min, c->columns / 16 + 1));
-    char *numbers = mem_alloc(c->columns + TICK_TEXT_BYTES);
+    double step = fmax(1, axis_step(c->x_max - c->x_min, c->columns / 16 + 1));
+    char *numbers = mem_alloc(c->columns + AXIS_TEXT_BYTES);
     bool *ticks = mem_alloc_array(c->columns, sizeof *ticks);
     size_t used = 0;
     for (double v = ceil(c->x_min / step) * step; v <= c->x_max; v += step) {
-        char text[TICK_TEXT_BYTES];
+        char text[AXIS_TEXT_BYTES];
         size_t column = (size_t)(dot_x(c, v) / (long)c->dots_x);
-        tick_text(text, v, step);
+        axis_text(text, v, step);
         size_t half = strlen(text) / 2;
         size_t start = column > half ? column - half : 0;
         /* The label of the axis follows after the last column. */
@@ -253,7 +236,7 @@ bool plot_draw(struct buf *out, const struct plot *p, const struct terminal *t)
         return false;
     }
     c.rows = (p->rows > 8 ? p->rows : 8) - 3; /* legend, axis, its numbers */
-    char(*labels)[TICK_TEXT_BYTES] = mem_alloc_array(c.rows, sizeof *labels);
+    char(*labels)[AXIS_TEXT_BYTES] = mem_alloc_array(c.rows, sizeof *labels);
     size_t widest = y_labels(&c, labels);
     size_t taken = widest + 2 + strlen(p->x_label) + 2;
     c.columns = p->columns > taken + 10 ? p->columns - taken : 10;

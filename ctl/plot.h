@@ -27,7 +27,4 @@ struct plot {
 /* False, and nothing appended, when no series has a finite point. */
 bool plot_draw(struct buf *out, const struct plot *p, const struct terminal *t);
 
-/* The distance 1, 2 or 5 times a power of ten at which about `count` ticks fit into a range. */
-double plot_tick_step(double range, size_t count);
-
 #endif

@@ -97,6 +97,18 @@ static int add_shards(struct views *v, Ds__Ckpt *ckpt, struct err *err)
     }
 }
 
+static int add_layout(struct views *v, Ds__Ckpt *ckpt, struct err *err)
+{
+    sqlite3_stmt *stmt;
+    bool row;
+    TRY(views_query(v, "SELECT layout FROM checkpoint WHERE id = ?1", &stmt, err));
+    sqlite3_bind_int64(stmt, 1, (int64_t)ckpt->id);
+    TRY(views_step(v, stmt, &row, err));
+    ckpt->layout = row ? views_text(stmt, 0) : NULL;
+    sqlite3_reset(stmt);
+    return 0;
+}
+
 static int no_ckpt(uint64_t id, struct err *err)
 {
     return err_set(err, ERR_NOT_FOUND, "there is no checkpoint %llu (dsctl ckpt list JOB)",
@@ -116,6 +128,7 @@ int views_ckpt(struct views *v, uint64_t id, bool whole, Ds__Ckpt **out, struct 
     Ds__Ckpt *ckpt = views_ckpt_row(stmt);
     sqlite3_reset(stmt);
     int rc = whole ? add_shards(v, ckpt, err) : 0;
+    rc = rc == 0 && whole ? add_layout(v, ckpt, err) : rc;
     if (rc != 0) {
         ds__ckpt__free_unpacked(ckpt, NULL);
         return rc;

@@ -27,6 +27,7 @@ struct cell {
 struct report {
     enum grouping by;
     int64_t from_ms, to_ms;
+    uint64_t job;        /* groups are of this job alone; 0: of all */
     struct cell *groups; /* owned */
     size_t capacity;
     struct cell all;
@@ -119,6 +120,9 @@ static void add_part(struct report *r, const struct interval *whole, int64_t a, 
         return;
     }
     add_to(&r->all, i, a, b);
+    if (r->job != 0 && i->job != r->job) {
+        return;
+    }
     if (r->by == BY_CATEGORY) {
         add_to(group(r, (size_t)i->category), i, a, b);
     } else if (i->job == 0) {
@@ -389,6 +393,7 @@ static int parse_request(struct report *r, const Ds__CostReportRequest *request,
                        by);
     }
     *r = (struct report){.by = (enum grouping)found, .to_ms = now_ms};
+    r->job = request->has_job ? request->job : 0;
     if (request->has_from_ms && request->from_ms > 0) {
         r->from_ms = request->from_ms;
     }

@@ -36,7 +36,7 @@ static json_t *base64(const ProtobufCBinaryData *bytes)
 static json_t *from_text(const ProtobufCFieldDescriptor *f, const char *text)
 {
     json_t *value = NULL;
-    if (strcmp(f->name, "spec") == 0) {
+    if (strcmp(f->name, "spec") == 0 || strcmp(f->name, "layout") == 0) {
         value = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     }
     value = value != NULL ? value : json_string(text);

@@ -1,7 +1,7 @@
 /* Any message of ds.proto as JSON, by reflection. snake_case keys as in the schema; fields named
  * *_at, `at` and `since` as RFC 3339 UTC; absent optional fields as null; bytes as base64; repeated
- * BadputEntry as an object; `spec` (canonical JSON text) as the object itself; NaN and infinity as
- * null. */
+ * BadputEntry as an object; `spec` and `layout` (JSON text) as the object itself; NaN and infinity
+ * as null. */
 #ifndef PROTO_PBJSON_H
 #define PROTO_PBJSON_H
 

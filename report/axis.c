@@ -29,7 +29,8 @@ void axis_text_short(char *text, double value, double step)
         return;
     }
     if (size >= 1e18 || size < 1e-3) {
-        snprintf(text, AXIS_TEXT_BYTES, "%.1e", value);
+        int digits = (int)(floor(log10(fabs(value))) - floor(log10(step)));
+        snprintf(text, AXIS_TEXT_BYTES, "%.*e", digits < 1 ? 1 : digits > 6 ? 6 : digits, value);
         return;
     }
     while (size >= 10000 || (unit > 0 && size >= 1000)) {

@@ -1,5 +1,6 @@
 #include "report/chart.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -108,21 +109,22 @@ static void widen(struct frame *f, const struct chart *c)
     }
     y->log = y->low > 0 && y->high / y->low >= LOG_FROM;
     if (y->log) {
-        double margin = pow(y->high / y->low, 0.04);
-        y->low = fmax(y->low / margin, 1e-300);
-        y->high = fmin(y->high * margin, 1e300);
+        double margin = pow(10, 0.04 * (log10(y->high) - log10(y->low)));
+        y->low = fmax(y->low / margin, DBL_TRUE_MIN);
+        y->high = fmin(y->high * margin, DBL_MAX);
     } else {
         double margin = (y->high / 2 - y->low / 2) * 0.08;
         if (margin <= fabs(y->high) * 1e-9) {
-            margin = y->high != 0 ? fabs(y->high) * 0.05 : 0.5;
+            margin = y->high != 0 ? fmax(fabs(y->high) * 0.05, 1e-300) : 0.5;
         }
         bool zero = c->from_zero && y->low >= 0;
-        y->low = zero ? 0 : fmax(y->low - margin, -1e300);
-        y->high = fmin(y->high + margin, 1e300);
+        y->low = zero ? 0 : fmax(y->low - margin, -DBL_MAX);
+        y->high = fmin(y->high + margin, DBL_MAX);
     }
     if (f->x.high - f->x.low <= 0) {
-        f->x.low -= 1;
-        f->x.high += 1;
+        double margin = fmax(1, f->x.high * 1e-9);
+        f->x.low -= margin;
+        f->x.high += margin;
     }
 }
 
@@ -154,7 +156,7 @@ static void put_axes(struct buf *out, const struct chart *c, const struct frame 
             continue;
         }
         buf_printf(out, "<path class=\"ax\" d=\"M%.1f %.1fv4\"/>", x, HEIGHT - BOTTOM);
-        axis_text_short(text, ticks[i], step);
+        axis_text_short(text, ticks[i], fmax(step, 1));
         put_text(out, x, HEIGHT - BOTTOM + 16, "middle", text);
     }
     buf_printf(out, "<path class=\"ax\" d=\"M%.1f %.1fH%.1f\"/>", LEFT, HEIGHT - BOTTOM,

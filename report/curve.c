@@ -17,6 +17,13 @@ void curve_fini(struct curve *c)
     *c = (struct curve){0};
 }
 
+/* From one value towards another; their distance may be more than a double holds. */
+static double towards(double from, double to, double share)
+{
+    double distance = to - from;
+    return isfinite(distance) ? from + distance * share : from * (1 - share) + to * share;
+}
+
 /* ---- in all */
 
 static int ascending(const void *a, const void *b)
@@ -32,8 +39,7 @@ static double median_of(double *values, size_t count)
         return NAN;
     }
     qsort(values, count, sizeof *values, ascending);
-    double below = values[(count - 1) / 2];
-    return below + (values[count / 2] - below) / 2;
+    return towards(values[(count - 1) / 2], values[count / 2], 0.5);
 }
 
 static void take_extremes(struct curve *c, double value, uint64_t step)
@@ -72,7 +78,7 @@ static void sum_up(struct curve *c, const struct metrics *m, enum metric which)
         }
         take_extremes(c, v, m->rows[i].step);
         values[finite++] = v;
-        mean += (v - mean) / (double)finite;
+        mean = towards(mean, v, 1 / (double)finite);
     }
     c->mean = finite > 0 ? mean : NAN;
     c->median = median_of(values, finite);
@@ -115,8 +121,7 @@ static void add_to_piece(struct curve_point *p, double step, double value, doubl
 /* As the mean of all before it, until there are enough for the moving average. */
 static double smoothed(double line, double value, uint64_t seen, double window)
 {
-    double share = 1 / fmin((double)seen, window);
-    return seen == 1 ? value : line + (value - line) * share;
+    return seen == 1 ? value : towards(line, value, 1 / fmin((double)seen, window));
 }
 
 static void cut(struct curve *c, const struct metrics *m, enum metric which, bool sparse)
@@ -149,7 +154,7 @@ static void cut(struct curve *c, const struct metrics *m, enum metric which, boo
             piece = here;
         }
         struct curve_point *p = &c->points[c->count - 1];
-        double mean = p->line + (value - p->line) / (double)(p->steps + 1);
+        double mean = towards(p->line, value, 1 / (double)(p->steps + 1));
         add_to_piece(p, step, value, c->smooth ? line : mean);
         broken = false;
         last = step;

@@ -289,6 +289,16 @@ static void keep_plot(struct doc *p, const char *name, const struct buf *svg)
     buf_append(&plot->svg, svg->data, svg->len);
 }
 
+/* A relative one. */
+static void put_link(struct doc *p, const char *path)
+{
+    for (const char *c = path; *c != 0; c++) {
+        bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
+                     (*c >= '0' && *c <= '9') || strchr("-_.~/", *c) != NULL;
+        buf_printf(&p->out, plain ? "%c" : "%%%02X", (unsigned char)*c);
+    }
+}
+
 void doc_figure(struct doc *p, const struct doc_figure *f, const struct buf *svg)
 {
     if (is_html(p)) {
@@ -309,7 +319,9 @@ void doc_figure(struct doc *p, const struct doc_figure *f, const struct buf *svg
     if (p->folder != NULL) {
         buf_printf(&p->out, "![");
         put_escaped(p, f->title);
-        buf_printf(&p->out, "](<%s/%s.svg>)\n\n", p->folder, f->name);
+        put(p, "](");
+        put_link(p, p->folder);
+        buf_printf(&p->out, "/%s.svg)\n\n", f->name);
         keep_plot(p, f->name, svg);
     } else if (f->spark[0] != 0) {
         buf_printf(&p->out, "    %s\n\n", f->spark);

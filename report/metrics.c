@@ -1,6 +1,7 @@
 #include "report/metrics.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,18 +48,27 @@ static bool count_of(const json_t *object, const char *key, uint64_t *count)
     return v == NULL || (json_is_integer(v) && json_integer_value(v) >= 0);
 }
 
-static void take_layers(struct metrics *m, const json_t *list, uint64_t step)
+/* 4:0.31,5:0.28 */
+static void take_layers(struct metrics *m, const char *text, uint64_t step)
 {
-    size_t count = json_array_size(list);
-    if (count == 0 || count > METRICS_LAYERS_MAX) {
-        return;
+    struct metrics_layer layers[METRICS_LAYERS_MAX];
+    size_t count = 0;
+    while (text != NULL && count < METRICS_LAYERS_MAX) {
+        unsigned long long layer = 0;
+        double maxvio = NAN;
+        if (sscanf(text, "%llu:%lf", &layer, &maxvio) != 2) {
+            return;
+        }
+        layers[count++] = (struct metrics_layer){layer, maxvio};
+        text = strchr(text, ',');
+        text += text != NULL;
     }
-    m->layers = mem_resize(m->layers, count * sizeof *m->layers);
-    for (size_t i = 0; i < count; i++) {
-        m->layers[i] = value_of(json_array_get(list, i));
+    if (count > 0) {
+        m->layers = mem_resize(m->layers, count * sizeof *m->layers);
+        memcpy(m->layers, layers, count * sizeof *layers);
+        m->layer_count = count;
+        m->layers_step = step;
     }
-    m->layer_count = count;
-    m->layers_step = step;
 }
 
 bool metrics_take(struct metrics *m, const json_t *object)
@@ -75,7 +85,7 @@ bool metrics_take(struct metrics *m, const json_t *object)
     mem_grow(&rows, &m->capacity, m->count + 1, sizeof *m->rows);
     m->rows = rows;
     m->rows[m->count++] = row;
-    take_layers(m, json_object_get(object, "maxvio_layers"), row.step);
+    take_layers(m, json_string_value(json_object_get(object, "layer_maxvio")), row.step);
     return true;
 }
 

@@ -37,6 +37,10 @@ struct metrics_epoch { /* one attempt */
     uint64_t lost_steps;
     double kept_ms, lost_ms;
 };
+struct metrics_layer {
+    uint64_t layer;
+    double maxvio;
+};
 struct metrics {
     struct metrics_row *rows; /* owned; after metrics_finish by step, each once */
     size_t count, capacity;
@@ -45,8 +49,8 @@ struct metrics {
     struct metrics_epoch *epochs; /* owned; after metrics_finish, the newest first */
     size_t epoch_count;
     uint64_t broken_lines;
-    bool torn;      /* the last line was cut off: the run was, too, or it is being written */
-    double *layers; /* owned; layer_count MaxVios of the newest row that has them */
+    bool torn; /* the last line was cut off: the run was, too, or it is being written */
+    struct metrics_layer *layers; /* owned; of the newest row that has them */
     size_t layer_count;
     uint64_t layers_step; /* that row's */
 };

@@ -95,7 +95,8 @@ static void nodes_cell(struct parts *p, const json_t *nodes)
     struct buf *cell = doc_cell_buf(p->doc);
     size_t count = json_array_size(nodes);
     for (size_t i = 0; i < count && i < NODES_SHOWN; i++) {
-        buf_printf(cell, "%s%s", i > 0 ? ", " : "", json_string_value(json_array_get(nodes, i)));
+        const char *node = json_string_value(json_array_get(nodes, i));
+        buf_printf(cell, "%s%s", i > 0 ? ", " : "", node != NULL ? node : "?");
     }
     if (count > NODES_SHOWN) {
         buf_printf(cell, " and %zu more", count - NODES_SHOWN);

@@ -203,15 +203,15 @@ static void draw(struct parts *p, const struct plan *plan, const struct marks *m
 
 static void layers(struct parts *p)
 {
-    static const char *const columns[] = {"mixture layer", ">MaxVio"};
+    static const char *const columns[] = {">layer", ">MaxVio"};
     const struct metrics *m = p->metrics;
     if (m->layer_count == 0) {
         return;
     }
-    doc_text(p->doc, "MaxVio of each mixture layer at step %" PRIu64 ":", m->layers_step);
+    doc_text(p->doc, "MaxVio of each layer with experts at step %" PRIu64 ":", m->layers_step);
     for (size_t i = 0; i < m->layer_count; i++) {
-        doc_cell(p->doc, "%zu", i + 1);
-        doc_cell(p->doc, "%.4g", m->layers[i]);
+        doc_cell(p->doc, "%" PRIu64, m->layers[i].layer);
+        doc_cell(p->doc, "%.4g", m->layers[i].maxvio);
     }
     doc_table(p->doc, columns, 2);
 }

@@ -262,8 +262,9 @@ static void tile_cost(struct parts *p)
         doc_cell(p->doc, "Cost");
         format_usd(doc_cell_buf(p->doc), cost);
         cell = doc_cell_buf(p->doc);
-        if (tokens > 0) {
-            format_usd(cell, (int64_t)((double)cost / (double)tokens * 1e6));
+        double per_million = tokens > 0 ? (double)cost / (double)tokens * 1e6 : INFINITY;
+        if (fabs(per_million) < 1e18) {
+            format_usd(cell, (int64_t)per_million);
             buf_append_str(cell, " a million tokens");
         }
     }
@@ -363,40 +364,41 @@ json_t *run_report_json(const json_t *facts, const struct metrics *metrics)
 
 static int save_plots(const struct doc *d, const char *folder, struct err *err)
 {
-    char *plots = mem_printf("%s/%s", folder, d->folder);
-    int rc = d->plot_count > 0 ? file_mkdirs(plots, 0777, err) : 0;
+    int rc = d->plot_count > 0 ? file_mkdirs(folder, 0777, err) : 0;
     for (size_t i = 0; rc == 0 && i < d->plot_count; i++) {
-        char *path = mem_printf("%s/%s", plots, d->plots[i].name);
+        char *path = mem_printf("%s/%s", folder, d->plots[i].name);
         rc = file_write_durable(path, d->plots[i].svg.data, d->plots[i].svg.len, 0666, err);
         free(path);
     }
-    free(plots);
     return rc;
 }
 
-static int save(const char *folder, const char *stem, enum doc_format format, const json_t *facts,
-                const struct metrics *metrics, struct err *err)
+int run_report_save(const char *path, enum doc_format format, const json_t *facts,
+                    const struct metrics *metrics, struct err *err)
 {
     struct doc d;
-    bool html = format == DOC_HTML;
-    char *plots = mem_printf("%s-plots", stem);
-    char *path = mem_printf("%s/%s.%s", folder, stem, html ? "html" : "md");
-    doc_init(&d, format, html ? NULL : plots);
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    size_t stem = dot != NULL && dot > name ? (size_t)(dot - path) : strlen(path);
+    char *plots = mem_printf("%.*s-plots", (int)stem, path);
+    doc_init(&d, format, format == DOC_HTML ? NULL : plots + (name - path));
     run_report_write(&d, facts, metrics);
-    int rc = html ? 0 : save_plots(&d, folder, err);
+    int rc = save_plots(&d, plots, err);
     rc = rc == 0 ? file_write_durable(path, d.out.data, d.out.len, 0666, err) : rc;
     doc_fini(&d);
-    free(path);
     free(plots);
     return rc;
 }
 
-int run_report_save(const char *folder, const char *stem, bool markdown, bool html,
-                    const json_t *facts, const struct metrics *metrics, struct err *err)
+int run_report_save_both(const char *folder, const json_t *facts, const struct metrics *metrics,
+                         struct err *err)
 {
-    TRY(file_mkdirs(folder, 0777, err));
-    if (markdown) {
-        TRY(save(folder, stem, DOC_MARKDOWN, facts, metrics, err));
-    }
-    return html ? save(folder, stem, DOC_HTML, facts, metrics, err) : 0;
+    char *markdown = mem_printf("%s/report.md", folder);
+    char *html = mem_printf("%s/report.html", folder);
+    int rc = run_report_save(markdown, DOC_MARKDOWN, facts, metrics, err);
+    rc = rc == 0 ? run_report_save(html, DOC_HTML, facts, metrics, err) : rc;
+    free(markdown);
+    free(html);
+    return rc;
 }

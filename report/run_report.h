@@ -26,9 +26,12 @@ void run_report_write(struct doc *d, const json_t *facts, const struct metrics *
  * reference. */
 json_t *run_report_json(const json_t *facts, const struct metrics *metrics);
 
-/* folder/report.md with the pictures in folder/report-plots/, folder/report.html: each whole or not
- * there. stem: instead of "report". */
-int run_report_save(const char *folder, const char *stem, bool markdown, bool html,
-                    const json_t *facts, const struct metrics *metrics, struct err *err);
+/* Into that file: whole or not there. Markdown's pictures are in a folder beside it: of report.md,
+ * report-plots/. */
+int run_report_save(const char *path, enum doc_format format, const json_t *facts,
+                    const struct metrics *metrics, struct err *err);
+/* folder/report.md and folder/report.html. */
+int run_report_save_both(const char *folder, const json_t *facts, const struct metrics *metrics,
+                         struct err *err);
 
 #endif

@@ -564,7 +564,7 @@ static void write_report(const struct launcher *l)
     struct err why = {0};
     int rc = run_facts_read(l->dir.path, NAN, true, &facts, &metrics, &why);
     if (rc == 0) {
-        rc = run_report_save(l->dir.path, "report", true, true, facts, &metrics, &why);
+        rc = run_report_save_both(l->dir.path, facts, &metrics, &why);
         metrics_fini(&metrics);
     }
     if (rc == 0) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/buf.h"
+#include "lib/buf_json.h"
 #include "lib/clock.h"
 #include "lib/file.h"
 #include "lib/log.h"
@@ -290,11 +291,16 @@ static void write_metric(struct coord *c, const Ds__Metric *m)
         {"tokens_per_s", m->has_tokens_per_s, m->tokens_per_s},
         {"balance_maxvio", m->has_balance_maxvio, m->balance_maxvio},
         {"valid_loss", m->has_valid_loss, m->valid_loss},
+        {"valid_maxvio", m->has_valid_maxvio, m->valid_maxvio},
     };
     for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++) {
         if (rest[i].there) {
             put_double(&line, rest[i].key, rest[i].value);
         }
+    }
+    if (m->layer_maxvio != NULL) {
+        buf_append_str(&line, ",\"layer_maxvio\":");
+        buf_json_text(&line, m->layer_maxvio);
     }
     buf_printf(&line, ",\"step_ms\":%" PRIu64 "}\n", m->step_ms);
     struct err why = {0};

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "lib/file.h"
+#include "lib/mem.h"
 #include "report/run_report.h"
 #include "trainer/main.h"
 #include "trainer/run.h"
@@ -116,6 +117,25 @@ static int print(const struct report_options *o, const json_t *facts, const stru
     return rc;
 }
 
+static int save(const struct report_options *o, const json_t *facts, const struct metrics *m,
+                struct err *err)
+{
+    const char *folder = o->out != NULL ? o->out : o->run;
+    bool both = strcmp(o->format, "both") == 0;
+    enum doc_format format = strcmp(o->format, "md") == 0 ? DOC_MARKDOWN : DOC_HTML;
+    char *path = mem_printf("%s/report.%s", folder, format == DOC_HTML ? "html" : "md");
+    int rc = file_mkdirs(folder, 0777, err);
+    if (rc == 0) {
+        rc = both ? run_report_save_both(folder, facts, m, err)
+                  : run_report_save(path, format, facts, m, err);
+    }
+    if (rc == 0) {
+        printf("%s\n", path);
+    }
+    free(path);
+    return rc;
+}
+
 static int make(struct report_options *o, struct err *err)
 {
     json_t *facts = NULL;
@@ -131,13 +151,7 @@ static int make(struct report_options *o, struct err *err)
     if (rc == 0 && (to_stdout || strcmp(o->format, "json") == 0)) {
         rc = print(o, facts, &m, err);
     } else if (rc == 0) {
-        const char *folder = o->out != NULL ? o->out : o->run;
-        bool markdown = strcmp(o->format, "html") != 0;
-        bool html = strcmp(o->format, "md") != 0;
-        rc = run_report_save(folder, "report", markdown, html, facts, &m, err);
-        if (rc == 0) {
-            printf("%s/report.%s\n", folder, html ? "html" : "md");
-        }
+        rc = save(o, facts, &m, err);
     }
     metrics_fini(&m);
     json_decref(facts);

@@ -1,6 +1,6 @@
 # The parsers of what comes from outside, under libFuzzer: `make fuzz FUZZ_SECONDS=60` (each target; FUZZ=frame for one). New inputs
 # gather in build-fuzz/corpus, crashes in build-fuzz/crash-*. `make check` replays the committed corpus with the normal build.
-FUZZ_TARGETS := frame jobspec model_config manifest safetensors corpus_index hf_index tokenizer
+FUZZ_TARGETS := frame jobspec model_config manifest safetensors corpus_index hf_index tokenizer report
 FUZZ ?= $(FUZZ_TARGETS)
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -20,6 +20,7 @@ $(FUZZ_TARGETS:%=$(BUILD)/fuzz/fuzz-%): $(BUILD)/fuzz/fuzz-%: $(BUILD)/obj/tests
 $(BUILD)/fuzz/replay-safetensors $(BUILD)/fuzz/fuzz-safetensors: $(call obj,trainer/safetensors.c trainer/json_error.c)
 $(BUILD)/fuzz/replay-hf_index $(BUILD)/fuzz/fuzz-hf_index: $(call obj,trainer/hf_index.c trainer/json_error.c)
 $(BUILD)/fuzz/replay-corpus_index $(BUILD)/fuzz/fuzz-corpus_index: $(call obj,trainer/data.c)
+$(BUILD)/fuzz/replay-report $(BUILD)/fuzz/fuzz-report: $(call obj,$(REPORT_SRC))
 $(BUILD)/fuzz/replay-tokenizer $(BUILD)/fuzz/fuzz-tokenizer: $(call obj,$(TOKENIZER_SRC))
 $(BUILD)/fuzz/replay-tokenizer $(BUILD)/fuzz/fuzz-tokenizer: LIBS_fuzz = $(LIBS_tokenizer)
 

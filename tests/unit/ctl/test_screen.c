@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "ctl/plot.h"
+#include "report/axis.h"
 #include "ctl/text.h"
 #include "ctl/watch.h"
 
@@ -129,11 +130,11 @@ static void test_plot_degenerate(void **state)
 static void test_tick_step(void **state)
 {
     (void)state;
-    assert_float_equal(plot_tick_step(10, 10), 1, 1e-12);
-    assert_float_equal(plot_tick_step(12, 10), 2, 1e-12);
-    assert_float_equal(plot_tick_step(3, 6), 0.5, 1e-12);
-    assert_float_equal(plot_tick_step(70000, 10), 10000, 1e-9);
-    assert_float_equal(plot_tick_step(0.003, 10), 0.0005, 1e-12);
+    assert_float_equal(axis_step(10, 10), 1, 1e-12);
+    assert_float_equal(axis_step(12, 10), 2, 1e-12);
+    assert_float_equal(axis_step(3, 6), 0.5, 1e-12);
+    assert_float_equal(axis_step(70000, 10), 10000, 1e-9);
+    assert_float_equal(axis_step(0.003, 10), 0.0005, 1e-12);
 }
 
 /* A frame never scrolls: at most so many lines, none over the width, each cleared to its end; what

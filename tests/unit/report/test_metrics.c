@@ -39,7 +39,7 @@ static void test_values(void **state)
     struct metrics m = {0};
     take(&m, "{\"step\":7,\"epoch\":2,\"tokens\":700,\"loss\":2.5,\"mtp_loss\":null,\"grad_norm\":"
              "\"inf\",\"lr\":0.0002,\"tokens_per_s\":1000,\"balance_maxvio\":\"-nan\","
-             "\"valid_loss\":\"2.0\",\"valid_maxvio\":0.5,\"maxvio_layers\":[0.5,0.25],"
+             "\"valid_loss\":\"2.0\",\"valid_maxvio\":0.5,\"layer_maxvio\":\"1:0.5,2:0.25\","
              "\"step_ms\":12}");
     take(&m, "{\"step\":8,\"epoch\":2,\"tokens\":800,\"loss\":nan,\"grad_norm\":-inf,\"lr\":inf}");
     metrics_finish(&m);
@@ -56,7 +56,7 @@ static void test_values(void **state)
     assert_true(row->value[METRIC_LR] == 0.0002);
     assert_true(row->value[METRIC_STEP_MS] == 12);
     assert_int_equal(m.layer_count, 2);
-    assert_true(m.layers[1] == 0.25 && m.layers_step == 7);
+    assert_true(m.layers[1].layer == 2 && m.layers[1].maxvio == 0.25 && m.layers_step == 7);
     row = &m.rows[1];
     assert_true(isinf(row->value[METRIC_LOSS]) && isinf(row->value[METRIC_GRAD_NORM]));
     assert_true(isinf(row->value[METRIC_LR]));
