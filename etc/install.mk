@@ -27,5 +27,6 @@ endif
 	    install -D -m 644 $$page $(SHARE)/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -D -m 644 ctl/completion/dsctl.bash $(SHARE)/bash-completion/completions/dsctl
 	install -D -m 644 ctl/completion/_dsctl $(SHARE)/zsh/site-functions/_dsctl
+	install -D -m 644 ctl/completion/dssim.bash $(SHARE)/bash-completion/completions/dssim
 	install -D -m 644 LICENSE $(SHARE)/doc/ds/LICENSE
 	install -m 644 README.md ARCHITECTURE.md $(wildcard docs/*.md) $(SHARE)/doc/ds

@@ -292,7 +292,11 @@ static int take_nodes(struct audit *a, const struct core *core, struct err *err)
 int audit_commit(struct audit *a, const struct core *core, struct err *err)
 {
     a->commits++;
-    a->events += change_count(core_changes(core, TABLE_EVENT));
+    ROWS(core, TABLE_EVENT, event_row, row)
+    {
+        a->events++;
+        a->preemptions += strcmp(row->kind, "job.preempted") == 0;
+    }
     TRY(take_jobs(a, core, err));
     TRY(take_nodes(a, core, err));
     TRY(take_attempts(a, core, err));

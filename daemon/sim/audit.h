@@ -42,7 +42,7 @@ struct audit {
     uint8_t head[ROW_HASH_BYTES];
     int64_t gpu_ms[CATEGORY_COUNT];
     int64_t cost_micro_usd;
-    uint64_t attempts, ckpts, lost_steps, events, commits;
+    uint64_t attempts, ckpts, lost_steps, events, commits, preemptions;
 };
 
 void audit_fini(struct audit *a);

@@ -148,6 +148,9 @@ static int run_scenario(const struct options *o, struct err *err)
         if (o->plot || (o->format == REPORT_TABLE && isatty(STDOUT_FILENO))) {
             rc = draw(o, &scenario, &result, err);
         }
+        if (rc == 0) {
+            rc = report_check(&report, &scenario, &result, err);
+        }
         if (rc == 0 && scenario.setup.horizon_ms == 0 && report.completed < report.jobs) {
             rc = err_set(err, ERR_CONFLICT, "%" PRIu64 " of %" PRIu64 " jobs did not complete",
                          report.jobs - report.completed, report.jobs);

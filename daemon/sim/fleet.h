@@ -64,6 +64,7 @@ struct fleet_job {
     bool has_train;
     int64_t work_ms;  /* of training or running, without start and saving */
     int64_t limit_ms; /* 0: none */
+    int64_t crash_ms; /* each attempt fails after so long; 0: none does */
     struct schedule schedule;
     int64_t save_every_ms, save_stall_ms, save_write_ms;
     uint32_t save_told; /* every n-th checkpoint is told; at least 1 */

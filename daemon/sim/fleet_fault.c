@@ -8,7 +8,6 @@
 #include "lib/mem.h"
 
 #define DAY_MS              86400000.0
-#define COLLECTIVE_ABORT    85
 #define COLLECTIVE_GIVES_UP 60000 /* ranks whose peer is gone notice it by themselves */
 
 static void strike(struct fleet *f, uint64_t a, uint64_t b, void *payload);

@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +289,23 @@ static void first_step(struct fleet *f, uint64_t index, uint64_t turn, void *pay
     }
 }
 
+/* A mistake of its own, every time: one rank is killed, the others notice. */
+static void crash(struct fleet *f, uint64_t index, uint64_t turn, void *payload)
+{
+    (void)payload;
+    struct fgang *gang = gang_of(f, index);
+    if (gang == NULL || gang->epoch != turn || gang->state != GANG_WORKING) {
+        return;
+    }
+    fleet_trace(f, "job %" PRIu64 " crashes, attempt %" PRIu64, gang->id, gang->epoch);
+    gang_halt(f, gang);
+    gang_tell(f, gang, gang->halted_ms);
+    for (uint32_t i = 0; i < gang->part_count; i++) {
+        part_end(f, gang, i, i == 0 ? -1 : COLLECTIVE_ABORT, i == 0 ? SIGKILL : 0);
+    }
+    gang_settle(f, gang);
+}
+
 static void loaded(struct fleet *f, uint64_t index, uint64_t turn, void *payload)
 {
     (void)payload;
@@ -297,6 +315,9 @@ static void loaded(struct fleet *f, uint64_t index, uint64_t turn, void *payload
     }
     const struct fleet_job *job = &f->jobs[gang->job];
     gang->state = GANG_WORKING;
+    if (job->crash_ms > 0) {
+        fleet_after(f, job->crash_ms, crash, gang->index, gang->epoch);
+    }
     if (!job->has_train) {
         gang->stretch_ms = f->now_ms;
         gang->stretch_useful_ms = job->work_ms;

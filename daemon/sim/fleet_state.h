@@ -11,6 +11,8 @@
 #include "daemon/sim/fleet.h"
 #include "daemon/sim/heap.h"
 
+#define COLLECTIVE_ABORT 85 /* exit status of a rank whose peer is gone */
+
 enum part_state { PART_ORDERED, PART_STARTED, PART_ENDED };
 struct fpart { /* of a gang, on one node */
     uint32_t node;

@@ -85,6 +85,48 @@ void report_make(struct report *r, const struct scenario *s, const struct fleet_
     r->utilisation = capacity_ms > 0 ? (double)r->gpu_ms / (double)capacity_ms : 0;
 }
 
+static double figure_of(enum figure figure, const struct report *r,
+                        const struct fleet_result *result)
+{
+    switch (figure) {
+    case FIGURE_ETTR:
+        return r->ettr;
+    case FIGURE_GOODPUT:
+        return r->goodput;
+    case FIGURE_UTILISATION:
+        return r->utilisation;
+    case FIGURE_FAILURES:
+        return (double)result->failures;
+    case FIGURE_RESTARTS:
+        return (double)r->restarts;
+    case FIGURE_PREEMPTIONS:
+        return (double)result->audit.preemptions;
+    case FIGURE_LOST_STEPS:
+        return (double)result->audit.lost_steps;
+    case FIGURE_COMPLETED:
+        return (double)r->completed;
+    case FIGURE_GPU_HOURS:
+    default:
+        return (double)r->gpu_ms / HOUR_MS;
+    }
+}
+
+int report_check(const struct report *r, const struct scenario *s,
+                 const struct fleet_result *result, struct err *err)
+{
+    for (size_t i = 0; i < s->expected_count; i++) {
+        const struct expectation *e = &s->expected[i];
+        double value = figure_of((enum figure)e->figure, r, result);
+        if (value < e->low || value > e->high) {
+            return err_set(err, ERR_CONFLICT, "%s is %g, the scenario expects %s %g",
+                           expectation_figures[e->figure], value,
+                           value < e->low ? "at least" : "at most",
+                           value < e->low ? e->low : e->high);
+        }
+    }
+    return 0;
+}
+
 /* ---- out */
 static void write_json(struct buf *out, const struct report *r, const struct scenario *s,
                        const struct fleet_result *result)
@@ -112,10 +154,10 @@ static void write_json(struct buf *out, const struct report *r, const struct sce
     buf_json_double(out, r->utilisation);
     buf_printf(out,
                ",\"failures\":%" PRIu64 ",\"restarts\":%" PRIu64 ",\"lost_steps\":%" PRIu64
-               ",\"checkpoints\":%" PRIu64 ",\"jobs\":%" PRIu64 ",\"completed\":%" PRIu64
-               ",\"duration_ms\":%" PRId64 ",\"faults\":[",
-               result->failures, r->restarts, a->lost_steps, a->ckpts, r->jobs, r->completed,
-               result->end_ms);
+               ",\"preemptions\":%" PRIu64 ",\"checkpoints\":%" PRIu64 ",\"jobs\":%" PRIu64
+               ",\"completed\":%" PRIu64 ",\"duration_ms\":%" PRId64 ",\"faults\":[",
+               result->failures, r->restarts, a->lost_steps, a->preemptions, a->ckpts, r->jobs,
+               r->completed, result->end_ms);
     for (size_t i = 0; i < s->setup.fault_count; i++) {
         buf_append_str(out, i > 0 ? ",{\"name\":" : "{\"name\":");
         buf_json_text(out, s->setup.faults[i].name);
@@ -198,6 +240,7 @@ static void write_table(struct buf *out, const struct report *r, const struct sc
         }
     }
     buf_printf(out, "restarts                %" PRIu64 "\n", r->restarts);
+    buf_printf(out, "preemptions             %" PRIu64 "\n", a->preemptions);
     buf_printf(out, "steps lost              %" PRIu64 "\n", a->lost_steps);
     buf_printf(out, "effective training time %.4f (closed form %.4f)\n", r->ettr,
                scenario_closed_form(s));

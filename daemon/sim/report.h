@@ -27,6 +27,10 @@ void report_make(struct report *r, const struct scenario *s, const struct fleet_
 void report_write(struct buf *out, enum report_format format, const struct report *r,
                   const struct scenario *s, const struct fleet_result *result);
 
+/* What the scenario expects; ERR_CONFLICT names the first figure that is otherwise. */
+int report_check(const struct report *r, const struct scenario *s,
+                 const struct fleet_result *result, struct err *err);
+
 /* 1234567.8 -> 1,234,567.8 */
 void report_number(struct buf *out, double value, int decimals);
 

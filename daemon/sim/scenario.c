@@ -17,6 +17,10 @@
 #define GPUS_MAX  64
 #define JOBS_MAX  100000
 
+const char *const expectation_figures[] = {"ettr",      "goodput",     "utilisation", "failures",
+                                           "restarts",  "preemptions", "lost_steps",  "completed",
+                                           "gpu_hours", NULL};
+
 /* ---- values with a form of their own */
 static int read_duration(const struct yaml_item *item, void *place, struct err *err)
 {
@@ -160,7 +164,7 @@ static int read_faults(const struct yaml_item *item, void *place, struct err *er
 struct job_entry {
     struct fleet_job job;
     double gpu_hours, tokens, batch, batch_first, ramp;
-    int64_t run_ms;
+    int64_t run_ms, every_ms;
     uint32_t count;
 };
 
@@ -185,6 +189,8 @@ static const struct yaml_field job_fields[] = {
     {.key = "stage", .type = YAML_TEXT, JOB(job.stage)},
     {.key = "count", .type = YAML_U32, JOB(count), .low = 1, .high = JOBS_MAX},
     {.key = "submit", .type = YAML_CUSTOM, JOB(job.submit_ms), .read = read_duration},
+    {.key = "every", .type = YAML_CUSTOM, JOB(every_ms), .read = read_duration},
+    {.key = "crash", .type = YAML_CUSTOM, JOB(job.crash_ms), .read = read_duration},
     {.key = "priority", .type = YAML_I64, JOB(job.priority), .low = -1000000, .high = 1000000},
     {.key = "nodes", .type = YAML_U32, JOB(job.nodes), .low = 1, .high = NODES_MAX},
     {.key = "gpus_per_node", .type = YAML_U32, JOB(job.gpus), .low = 1, .high = GPUS_MAX},
@@ -277,6 +283,7 @@ static int add_jobs(struct scenario *s, const struct yaml_item *item, struct err
         job->account = mem_strdup(e.job.account);
         job->stage = mem_strdup(e.job.stage);
         job->after = s->chain ? s->job_count : 0;
+        job->submit_ms += (int64_t)i * e.every_ms;
         s->job_count++;
     }
     free(e.job.name);
@@ -317,6 +324,35 @@ static int skip(const struct yaml_item *item, void *place, struct err *err)
     return 0;
 }
 
+/* ---- what is expected of the outcome */
+#define EXPECT(field) .offset = offsetof(struct expectation, field)
+static const struct yaml_field expect_fields[] = {
+    {.key = "figure",
+     .type = YAML_CHOICE,
+     EXPECT(figure),
+     .required = true,
+     .choices = expectation_figures},
+    {.key = "min", .type = YAML_DOUBLE, EXPECT(low), .min = -1e15, .max = 1e15},
+    {.key = "max", .type = YAML_DOUBLE, EXPECT(high), .min = -1e15, .max = 1e15},
+    {0},
+};
+
+static int read_expect(const struct yaml_item *item, void *place, struct err *err)
+{
+    struct scenario *s = place;
+    if (item->kind != YAML_ITEM_LIST) {
+        return yaml_refuse(item, err, "a list is expected, such as [{figure: ettr, min: 0.98}]");
+    }
+    s->expected = mem_alloc_array(item->count + 1, sizeof *s->expected);
+    for (size_t i = 0; i < item->count; i++) {
+        struct expectation *e = &s->expected[i];
+        *e = (struct expectation){.low = -INFINITY, .high = INFINITY};
+        TRY(yaml_read(item->items[i], expect_fields, e, err));
+        s->expected_count++;
+    }
+    return 0;
+}
+
 static const struct yaml_field scenario_fields[] = {
     {.key = "name", .type = YAML_TEXT, AT(name)},
     {.key = "cluster", .type = YAML_MAP, .required = true, .fields = cluster_fields},
@@ -324,6 +360,7 @@ static const struct yaml_field scenario_fields[] = {
     {.key = "chain", .type = YAML_BOOL, AT(chain)},
     {.key = "horizon", .type = YAML_CUSTOM, AT(setup.horizon_ms), .read = read_duration},
     {.key = "jobs", .type = YAML_CUSTOM, .required = true, .read = skip},
+    {.key = "expect", .type = YAML_CUSTOM, .read = read_expect},
     {0},
 };
 
@@ -444,6 +481,7 @@ void scenario_fini(struct scenario *s)
     fleet_jobs_free(s->jobs, s->job_count);
     free(s->name);
     free(s->model);
+    free(s->expected);
     *s = (struct scenario){0};
 }
 

@@ -7,13 +7,33 @@
 #include "daemon/sim/fleet.h"
 #include "lib/err.h"
 
+/* In the order of expectation_figures. */
+enum figure {
+    FIGURE_ETTR,
+    FIGURE_GOODPUT,
+    FIGURE_UTILISATION,
+    FIGURE_FAILURES,
+    FIGURE_RESTARTS,
+    FIGURE_PREEMPTIONS,
+    FIGURE_LOST_STEPS,
+    FIGURE_COMPLETED,
+    FIGURE_GPU_HOURS,
+};
+extern const char *const expectation_figures[];
+struct expectation { /* the run fails when the figure is below or above */
+    int figure;
+    double low, high;
+};
+
 struct scenario {
     char *name;  /* owned */
     char *model; /* owned; what setup.model points to */
     struct fleet_setup setup;
     struct fleet_job *jobs; /* owned */
     size_t job_count;
-    bool chain; /* each job after the one before */
+    bool chain;                   /* each job after the one before */
+    struct expectation *expected; /* owned */
+    size_t expected_count;
 };
 
 /* name: a file, or the name of one in etc/sim or share/ds/sim. faults: the same, whose faults are
