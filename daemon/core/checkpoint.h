@@ -16,7 +16,7 @@
 #define CKPT_FILE_MAX   127
 #define CKPT_LAYOUT_MAX 65536
 /* Kept beyond checkpoint.keep, so that a guard can go back. */
-#define CKPT_FOR_GUARD_MAX 3
+#define CKPT_FOR_GUARD_MAX 4
 
 /* Inputs. */
 void ckpt_shard_report(struct core *core, const struct input *in);

@@ -302,10 +302,12 @@ static bool judge_guard(const struct job *job, struct verdict *v)
             v->exit_code =
                 root != NULL && root->signal == 0 && root->code >= 0 ? root->code : ROW_NONE;
             v->exit_signal = root != NULL && root->signal != 0 ? root->signal : ROW_NONE;
-            snprintf(v->text, sizeof v->text, "the guard's decision is %s: %.800s", row->guard,
-                     row->guard_text);
-            if (rules[i].action == VERDICT_HOLD) {
-                size_t used = strlen(v->text);
+            bool rung = rules[i].action == VERDICT_RETRY && !rules[i].counts;
+            bool hold = rules[i].action == VERDICT_HOLD;
+            snprintf(v->text, sizeof v->text, "the guard's decision is %s%s%.800s", row->guard,
+                     rung ? "" : ": ", rung ? "" : row->guard_text);
+            size_t used = strlen(v->text);
+            if (hold) {
                 snprintf(v->text + used, sizeof v->text - used,
                          "; dsctl job show %" PRIu64 " tells what was tried", job->row.id);
             }

@@ -36,9 +36,11 @@ static bool stands_for_its_stretch(const struct job *job, size_t i)
     return true;
 }
 
-/* The newest ckpt_keep stay, and the pinned ones. A guard that goes back `rollback` steps needs one
- * that old: so beyond those, one a stretch of so many steps, up to one that is old enough: three at
- * most. What was given up stays until there is something newer. */
+/* The newest ckpt_keep stay, and the pinned ones. A guard goes back `rollback` steps, and where
+ * that does not help, as many again from there. So beyond those stays one a stretch of so many
+ * steps, up to one that is old enough: four at most. What was given up stays until there is
+ * something newer.
+ */
 void ckpt_retain(struct core *core, struct job *job)
 {
     int64_t kept = 0;
@@ -55,7 +57,7 @@ void ckpt_retain(struct core *core, struct job *job)
             }
             continue;
         }
-        old_enough = kept == 0 ? ckpt->row.step - job->row.guard_rollback : old_enough;
+        old_enough = kept == 0 ? ckpt->row.step - 2 * job->row.guard_rollback : old_enough;
 #ifdef MUTANT_guard_nothing_old
         reaches_back = true;
 #endif

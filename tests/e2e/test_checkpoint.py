@@ -33,9 +33,9 @@ def shard_of(cluster, ckpt, rank):
 
 
 def test_listed_checkpoints_are_on_disk(make_cluster, corpus):
-    """Each committed one has its manifest in place, with the digests the coordinator committed; `keep` bounds how many stay, beside one that the guard can go back to."""
+    """Each committed one has its manifest in place, with the digests the coordinator committed; `keep` bounds how many stay, beside those that the guard can go back to."""
     cluster = make_cluster(dsd_config=HASTY)
-    job = cluster.submit(train(cluster, corpus, steps=60, every=10, keep=2, guard={"rollback": 20}))
+    job = cluster.submit(train(cluster, corpus, steps=60, every=10, keep=2, guard={"rollback": 10}))
     cluster.wait_job(job, "COMPLETED")
     wait_for(lambda: len(committed(cluster, job)) == 3, 10, "retention to leave three")
     listed = committed(cluster, job)

@@ -14,7 +14,7 @@ from specs import TINY_MODEL, train
 
 HASTY = "heartbeat: 500ms\nlease: 4s\nrecovering: 3s\nstop_grace: 2s\nrestart: {backoff_first: 100ms, backoff_max: 1s}\n"
 BATCH, STEPS = 4, 30
-GUARD = {"settle": 8, "window": 8, "rollback": 6, "skip": 4, "factor": 1.2, "margin": 1.0, "patience": 50, "compare_every": 5}
+GUARD = {"settle": 8, "window": 8, "rollback": 6, "skip": 6, "factor": 1.2, "margin": 1.0, "patience": 50, "compare_every": 5}
 LADDER = ["replay", "rollback", "lower", "hold"]
 
 
@@ -96,15 +96,16 @@ def test_ladder(hasty, plain, ranks):
     attempts = held["attempts"]
     assert [a["guard"] for a in attempts] == LADDER and [a["cause"] for a in attempts] == [f"guard_{a}" for a in LADDER]
     assert attempts[1]["resume_step"] == 18
-    assert found[1]["back_to"] <= 21 - GUARD["rollback"]
+    assert all(d["back_to"] <= d["step"] - GUARD["rollback"] for d in found[1:3])
     for before, after in zip(found[1:], attempts[2:]):
         assert after["resume_step"] == before["back_to"] and after["first_step"] in (before["back_to"] + 1, None)
     for attempt, after in zip(attempts, attempts[1:]):
-        assert attempt["lost_steps"] == attempt["last_step"] - after["resume_step"]
+        done = attempt["last_step"]
+        assert attempt["lost_steps"] == (done - after["resume_step"] if done else None)
     # what lies behind a rollback is given up, and never resumed from
-    for ckpt in held["checkpoints"]:
+    for ckpt in (c for c in held["checkpoints"] if c["state"] == "COMMITTED"):
         gone = any(ckpt["epoch"] <= d["epoch"] and ckpt["step"] > d["back_to"] for d in found if d["action"] in ("rollback", "lower"))
-        assert ckpt["given_up"] == gone and (not gone or "given up" in ckpt["reason"] or ckpt["state"] == "DELETED"), ckpt
+        assert ckpt["given_up"] == gone and (not gone or "given up" in ckpt["reason"]), ckpt
     check_bill(hasty, job)
     hasty.ctl("job", "release", job)
     done = hasty.wait_job(job, "COMPLETED")
@@ -120,7 +121,7 @@ def test_ladder(hasty, plain, ranks):
 
 def test_the_bill_of_a_rollback(hasty, plain):
     """The steps between the checkpoint that a rollback goes to and the spike are lost, also those that an earlier attempt had kept."""
-    job = hasty.submit(job_file(hasty, plain, 1, noise(21, 1), {"skip": 6}))
+    job = hasty.submit(job_file(hasty, plain, 1, noise(21, 1)))
     hasty.wait_job(job, "COMPLETED")
     found = decisions(hasty, job)
     assert [d["action"] for d in found] == ["replay", "rollback"]

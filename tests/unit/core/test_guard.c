@@ -248,7 +248,7 @@ static void test_verdicts(void **state)
 }
 
 /* With every interval and any number to keep, a checkpoint that is old enough to go back to is
- * there as soon as one was made, and at most three more than asked for stay. */
+ * there as soon as one was made, twice over, and at most four more than asked for stay. */
 static void test_retention(void **state)
 {
     (void)state;
@@ -273,7 +273,7 @@ static void test_retention(void **state)
                              : oldest;
             }
             assert_true(good <= keep + CKPT_FOR_GUARD_MAX);
-            assert_true(oldest + rollback <= at || first + rollback > at);
+            assert_true(oldest + 2 * rollback <= at || first + 2 * rollback > at);
         }
         world_order(&w, INPUT_JOB_CANCEL, job);
         both_exit(job, 1, 0);
