@@ -47,147 +47,149 @@ static const char doc_style[] =
 
 /* ---- life */
 
-void doc_init(struct doc *p, enum doc_format format, const char *folder)
+void doc_init(struct doc *d, enum doc_format format, const char *folder)
 {
-    *p = (struct doc){.format = format, .folder = folder};
+    *d = (struct doc){.format = format, .folder = folder};
 }
 
-static void drop_cells(struct doc *p)
+static void drop_cells(struct doc *d)
 {
-    for (size_t i = 0; i < p->cell_count; i++) {
-        buf_fini(&p->cells[i]);
+    for (size_t i = 0; i < d->cell_count; i++) {
+        buf_fini(&d->cells[i]);
     }
-    p->cell_count = 0;
+    d->cell_count = 0;
 }
 
-void doc_fini(struct doc *p)
+void doc_fini(struct doc *d)
 {
-    drop_cells(p);
-    for (size_t i = 0; i < p->plot_count; i++) {
-        free(p->plots[i].name);
-        buf_fini(&p->plots[i].svg);
+    drop_cells(d);
+    for (size_t i = 0; i < d->plot_count; i++) {
+        free(d->plots[i].name);
+        buf_fini(&d->plots[i].svg);
     }
-    free(p->cells);
-    free(p->plots);
-    buf_fini(&p->out);
-    *p = (struct doc){0};
+    free(d->cells);
+    free(d->plots);
+    buf_fini(&d->out);
+    *d = (struct doc){0};
 }
 
 /* ---- text */
 
-static bool is_html(const struct doc *p)
+static bool is_html(const struct doc *d)
 {
-    return p->format == DOC_HTML;
+    return d->format == DOC_HTML;
 }
 
-static void put(struct doc *p, const char *markup)
+static void put(struct doc *d, const char *markup)
 {
-    buf_append_str(&p->out, markup);
+    buf_append_str(&d->out, markup);
 }
 
-static void put_escaped(struct doc *p, const char *text)
+static void put_escaped(struct doc *d, const char *text)
 {
-    if (is_html(p)) {
-        escape_html(&p->out, text);
+    if (is_html(d)) {
+        escape_html(&d->out, text);
     } else {
-        escape_markdown(&p->out, text);
+        escape_markdown(&d->out, text);
     }
 }
 
-void doc_begin(struct doc *p, const char *title, const char *state, const char *look)
+void doc_begin(struct doc *d, const char *title, const char *state, const char *look)
 {
-    if (!is_html(p)) {
-        put(p, "# ");
-        put_escaped(p, title);
-        put(p, state[0] != 0 ? " — " : "");
-        put_escaped(p, state);
-        put(p, "\n\n");
+    if (!is_html(d)) {
+        put(d, "# ");
+        put_escaped(d, title);
+        put(d, state[0] != 0 ? " — " : "");
+        put_escaped(d, state);
+        put(d, "\n\n");
         return;
     }
-    put(p, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\"><head>"
+    put(d, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\"><head>"
            "<meta charset=\"utf-8\"/>\n<meta http-equiv=\"Content-Security-Policy\" "
            "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>");
-    put_escaped(p, title);
-    put(p, "</title>\n<style>");
-    put(p, doc_style);
-    put(p, chart_style);
-    put(p, "</style></head>\n<body>\n<h1>");
-    put_escaped(p, title);
+    put_escaped(d, title);
+    put(d, "</title>\n<style>");
+    put(d, doc_style);
+    put(d, chart_style);
+    put(d, "</style></head>\n<body>\n<h1>");
+    put_escaped(d, title);
     if (state[0] != 0) {
-        buf_printf(&p->out, " <span class=\"state %s\">", look);
-        put_escaped(p, state);
-        put(p, "</span>");
+        buf_printf(&d->out, " <span class=\"state %s\">", look);
+        put_escaped(d, state);
+        put(d, "</span>");
     }
-    put(p, "</h1>\n");
+    put(d, "</h1>\n");
 }
 
-void doc_end(struct doc *p, const char *last_line)
+void doc_end(struct doc *d, const char *last_line)
 {
-    put(p, is_html(p) ? "<footer>" : "---\n\n");
-    put_escaped(p, last_line);
-    put(p, is_html(p) ? "</footer>\n</body></html>\n" : "\n");
+    put(d, is_html(d) ? "<footer>" : "---\n\n");
+    put_escaped(d, last_line);
+    put(d, is_html(d) ? "</footer>\n</body></html>\n" : "\n");
 }
 
-void doc_heading(struct doc *p, const char *text)
+void doc_heading(struct doc *d, const char *text)
 {
-    put(p, is_html(p) ? "<h2>" : "## ");
-    put_escaped(p, text);
-    put(p, is_html(p) ? "</h2>\n" : "\n\n");
+    put(d, is_html(d) ? "<h2>" : "## ");
+    put_escaped(d, text);
+    put(d, is_html(d) ? "</h2>\n" : "\n\n");
 }
 
-static void put_paragraph(struct doc *p, const char *before, const char *after, const char *fmt,
+static void put_paragraph(struct doc *d, const char *before, const char *after, const char *fmt,
+                          va_list ap) __attribute__((format(printf, 4, 0)));
+static void put_paragraph(struct doc *d, const char *before, const char *after, const char *fmt,
                           va_list ap)
 {
     char *text = NULL;
     if (vasprintf(&text, fmt, ap) < 0) {
         text = NULL;
     }
-    put(p, before);
-    put_escaped(p, text != NULL ? text : "");
-    put(p, after);
+    put(d, before);
+    put_escaped(d, text != NULL ? text : "");
+    put(d, after);
     free(text);
 }
 
-void doc_text(struct doc *p, const char *fmt, ...)
+void doc_text(struct doc *d, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    put_paragraph(p, is_html(p) ? "<p>" : "", is_html(p) ? "</p>\n" : "\n\n", fmt, ap);
+    put_paragraph(d, is_html(d) ? "<p>" : "", is_html(d) ? "</p>\n" : "\n\n", fmt, ap);
     va_end(ap);
 }
 
-void doc_warn(struct doc *p, const char *fmt, ...)
+void doc_warn(struct doc *d, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    put_paragraph(p, is_html(p) ? "<p class=\"warn\">" : "> ", is_html(p) ? "</p>\n" : "\n\n", fmt,
+    put_paragraph(d, is_html(d) ? "<p class=\"warn\">" : "> ", is_html(d) ? "</p>\n" : "\n\n", fmt,
                   ap);
     va_end(ap);
 }
 
-void doc_fold(struct doc *p, const char *summary, const char *text)
+void doc_fold(struct doc *d, const char *summary, const char *text)
 {
     /* Markdown takes HTML blocks; in both, the text is escaped as HTML. */
-    put(p, "<details><summary>");
-    escape_html(&p->out, summary);
-    put(p, "</summary>\n<pre>");
-    escape_html(&p->out, text);
-    put(p, "</pre></details>\n\n");
+    put(d, "<details><summary>");
+    escape_html(&d->out, summary);
+    put(d, "</summary>\n<pre>");
+    escape_html(&d->out, text);
+    put(d, "</pre></details>\n\n");
 }
 
 /* ---- tables */
 
-struct buf *doc_cell_buf(struct doc *p)
+struct buf *doc_cell_buf(struct doc *d)
 {
-    void *cells = p->cells;
-    mem_grow(&cells, &p->cell_capacity, p->cell_count + 1, sizeof *p->cells);
-    p->cells = cells;
-    p->cells[p->cell_count] = (struct buf){0};
-    return &p->cells[p->cell_count++];
+    void *cells = d->cells;
+    mem_grow(&cells, &d->cell_capacity, d->cell_count + 1, sizeof *d->cells);
+    d->cells = cells;
+    d->cells[d->cell_count] = (struct buf){0};
+    return &d->cells[d->cell_count++];
 }
 
-void doc_cell(struct doc *p, const char *fmt, ...)
+void doc_cell(struct doc *d, const char *fmt, ...)
 {
     char *text = NULL;
     va_list ap;
@@ -196,7 +198,7 @@ void doc_cell(struct doc *p, const char *fmt, ...)
         text = NULL;
     }
     va_end(ap);
-    buf_append_str(doc_cell_buf(p), text != NULL ? text : "");
+    buf_append_str(doc_cell_buf(d), text != NULL ? text : "");
     free(text);
 }
 
@@ -205,125 +207,125 @@ static bool is_number(const char *column)
     return column[0] == '>';
 }
 
-static void html_table(struct doc *p, const char *const *columns, size_t count)
+static void html_table(struct doc *d, const char *const *columns, size_t count)
 {
-    put(p, "<div class=\"scroll\"><table><thead><tr>");
+    put(d, "<div class=\"scroll\"><table><thead><tr>");
     for (size_t i = 0; i < count; i++) {
-        put(p, is_number(columns[i]) ? "<th class=\"n\">" : "<th>");
-        put_escaped(p, columns[i] + is_number(columns[i]));
-        put(p, "</th>");
+        put(d, is_number(columns[i]) ? "<th class=\"n\">" : "<th>");
+        put_escaped(d, columns[i] + is_number(columns[i]));
+        put(d, "</th>");
     }
-    put(p, "</tr></thead><tbody>\n");
-    for (size_t i = 0; i < p->cell_count; i++) {
-        put(p, i % count == 0 ? "<tr>" : "");
-        put(p, is_number(columns[i % count]) ? "<td class=\"n\">" : "<td>");
-        put_escaped(p, buf_cstr(&p->cells[i]));
-        put(p, i % count + 1 == count ? "</td></tr>\n" : "</td>");
+    put(d, "</tr></thead><tbody>\n");
+    for (size_t i = 0; i < d->cell_count; i++) {
+        put(d, i % count == 0 ? "<tr>" : "");
+        put(d, is_number(columns[i % count]) ? "<td class=\"n\">" : "<td>");
+        put_escaped(d, buf_cstr(&d->cells[i]));
+        put(d, i % count + 1 == count ? "</td></tr>\n" : "</td>");
     }
-    put(p, "</tbody></table></div>\n");
+    put(d, "</tbody></table></div>\n");
 }
 
-static void markdown_table(struct doc *p, const char *const *columns, size_t count)
+static void markdown_table(struct doc *d, const char *const *columns, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        put(p, "| ");
-        put_escaped(p, columns[i] + is_number(columns[i]));
-        put(p, " ");
+        put(d, "| ");
+        put_escaped(d, columns[i] + is_number(columns[i]));
+        put(d, " ");
     }
-    put(p, "|\n");
+    put(d, "|\n");
     for (size_t i = 0; i < count; i++) {
-        put(p, is_number(columns[i]) ? "|---:" : "|---");
+        put(d, is_number(columns[i]) ? "|---:" : "|---");
     }
-    put(p, "|\n");
-    for (size_t i = 0; i < p->cell_count; i++) {
-        put(p, "| ");
-        put_escaped(p, buf_cstr(&p->cells[i]));
-        put(p, i % count + 1 == count ? " |\n" : " ");
+    put(d, "|\n");
+    for (size_t i = 0; i < d->cell_count; i++) {
+        put(d, "| ");
+        put_escaped(d, buf_cstr(&d->cells[i]));
+        put(d, i % count + 1 == count ? " |\n" : " ");
     }
-    put(p, "\n");
+    put(d, "\n");
 }
 
-void doc_table(struct doc *p, const char *const *columns, size_t count)
+void doc_table(struct doc *d, const char *const *columns, size_t count)
 {
-    if (p->cell_count > 0 && is_html(p)) {
-        html_table(p, columns, count);
-    } else if (p->cell_count > 0) {
-        markdown_table(p, columns, count);
+    if (d->cell_count > 0 && is_html(d)) {
+        html_table(d, columns, count);
+    } else if (d->cell_count > 0) {
+        markdown_table(d, columns, count);
     }
-    drop_cells(p);
+    drop_cells(d);
 }
 
-void doc_tiles(struct doc *p)
+void doc_tiles(struct doc *d)
 {
     static const char *const columns[] = {"", "", ""};
-    if (!is_html(p)) {
-        doc_table(p, columns, 3);
+    if (!is_html(d)) {
+        doc_table(d, columns, 3);
         return;
     }
-    put(p, "<dl>\n");
-    for (size_t i = 0; i + 2 < p->cell_count; i += 3) {
-        put(p, "<div><dt>");
-        put_escaped(p, buf_cstr(&p->cells[i]));
-        put(p, "</dt><dd class=\"v\">");
-        put_escaped(p, buf_cstr(&p->cells[i + 1]));
-        put(p, "</dd><dd class=\"d\">");
-        put_escaped(p, buf_cstr(&p->cells[i + 2]));
-        put(p, "</dd></div>\n");
+    put(d, "<dl>\n");
+    for (size_t i = 0; i + 2 < d->cell_count; i += 3) {
+        put(d, "<div><dt>");
+        put_escaped(d, buf_cstr(&d->cells[i]));
+        put(d, "</dt><dd class=\"v\">");
+        put_escaped(d, buf_cstr(&d->cells[i + 1]));
+        put(d, "</dd><dd class=\"d\">");
+        put_escaped(d, buf_cstr(&d->cells[i + 2]));
+        put(d, "</dd></div>\n");
     }
-    put(p, "</dl>\n");
-    drop_cells(p);
+    put(d, "</dl>\n");
+    drop_cells(d);
 }
 
 /* ---- pictures */
 
-bool doc_wants_alone(const struct doc *p)
+bool doc_wants_alone(const struct doc *d)
 {
-    return !is_html(p);
+    return !is_html(d);
 }
 
-static void keep_plot(struct doc *p, const char *name, const struct buf *svg)
+static void keep_plot(struct doc *d, const char *name, const struct buf *svg)
 {
-    p->plots = mem_resize(p->plots, (p->plot_count + 1) * sizeof *p->plots);
-    struct doc_plot *plot = &p->plots[p->plot_count++];
+    d->plots = mem_resize(d->plots, (d->plot_count + 1) * sizeof *d->plots);
+    struct doc_plot *plot = &d->plots[d->plot_count++];
     *plot = (struct doc_plot){.name = mem_printf("%s.svg", name)};
     buf_append(&plot->svg, svg->data, svg->len);
 }
 
 /* A relative one. */
-static void put_link(struct doc *p, const char *path)
+static void put_link(struct doc *d, const char *path)
 {
     for (const char *c = path; *c != 0; c++) {
         bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
                      (*c >= '0' && *c <= '9') || strchr("-_.~/", *c) != NULL;
-        buf_printf(&p->out, plain ? "%c" : "%%%02X", (unsigned char)*c);
+        buf_printf(&d->out, plain ? "%c" : "%%%02X", (unsigned char)*c);
     }
 }
 
-void doc_figure(struct doc *p, const struct doc_figure *f, const struct buf *svg)
+void doc_figure(struct doc *d, const struct doc_figure *f, const struct buf *svg)
 {
-    if (is_html(p)) {
-        buf_printf(&p->out, "<figure id=\"%s\"><figcaption><b>", f->name);
-        put_escaped(p, f->title);
-        put(p, "</b> ");
-        put_escaped(p, f->caption);
-        put(p, "</figcaption>\n");
-        buf_append(&p->out, svg->data, svg->len);
-        put(p, "</figure>\n");
+    if (is_html(d)) {
+        buf_printf(&d->out, "<figure id=\"%s\"><figcaption><b>", f->name);
+        put_escaped(d, f->title);
+        put(d, "</b> ");
+        put_escaped(d, f->caption);
+        put(d, "</figcaption>\n");
+        buf_append(&d->out, svg->data, svg->len);
+        put(d, "</figure>\n");
         return;
     }
-    put(p, "**");
-    put_escaped(p, f->title);
-    put(p, "** ");
-    put_escaped(p, f->caption);
-    put(p, "\n\n");
-    if (p->folder != NULL) {
-        buf_printf(&p->out, "![");
-        put_escaped(p, f->title);
-        put(p, "](");
-        put_link(p, p->folder);
-        buf_printf(&p->out, "/%s.svg)\n\n", f->name);
-        keep_plot(p, f->name, svg);
+    put(d, "**");
+    put_escaped(d, f->title);
+    put(d, "** ");
+    put_escaped(d, f->caption);
+    put(d, "\n\n");
+    if (d->folder != NULL) {
+        buf_printf(&d->out, "![");
+        put_escaped(d, f->title);
+        put(d, "](");
+        put_link(d, d->folder);
+        buf_printf(&d->out, "/%s.svg)\n\n", f->name);
+        keep_plot(d, f->name, svg);
     } else if (f->spark[0] != 0) {
-        buf_printf(&p->out, "    %s\n\n", f->spark);
+        buf_printf(&d->out, "    %s\n\n", f->spark);
     }
 }
