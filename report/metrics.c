@@ -60,8 +60,8 @@ static void take_layers(struct metrics *m, const char *text, uint64_t step)
             return;
         }
         layers[count++] = (struct metrics_layer){layer, maxvio};
-        text = strchr(text, ',');
-        text += text != NULL;
+        const char *comma = strchr(text, ',');
+        text = comma != NULL ? comma + 1 : NULL;
     }
     if (count > 0) {
         m->layers = mem_resize(m->layers, count * sizeof *m->layers);
