@@ -9,8 +9,10 @@ import subprocess
 
 import pytest
 
+import frames
+import wire
 from cluster import BIN, wait_for
-from specs import TINY_MODEL, train
+from specs import TINY_MODEL, command, train
 
 HASTY = "heartbeat: 500ms\nlease: 4s\nrecovering: 3s\nstop_grace: 2s\nrestart: {backoff_first: 100ms, backoff_max: 1s}\n"
 BATCH, STEPS = 4, 30
@@ -199,3 +201,59 @@ def test_two_replicas_blame_nobody(hasty, plain):
     (found,) = decisions(hasty, job)
     assert found["odd_rank"] == -1 and "either may be wrong" in found["text"]
     assert all(n["state"] == "UP" for n in hasty.items("node", "list"))
+
+
+class Worker:
+    """A worker of a few lines: registers, and says about its attempts what the test wants."""
+
+    def __init__(self, cluster, name, gpus):
+        self.socket = frames.connect(cluster.port)
+        self.name, self.sent = name, 0
+        self.ask("HELLO", protocol=1, program="dsworkerd", version="0")
+        gpus = [{"index": i, "uuid": f"{name}-{i}", "model": "cpu"} for i in range(gpus)]
+        self.term = wire.decode("WorkerRegisterReply", self.ask("WORKER_REGISTER", name=name, boot_id="b", version="0", gpus=gpus, term_seen=0)[1])["term"]
+
+    def ask(self, method, **values):
+        """(kind, payload) of the answer; the coordinator's own orders are ignored."""
+        self.sent += 1
+        self.socket.sendall(wire.request(method, values, self.sent))
+        while True:
+            kind, request_id, payload = frames.receive(self.socket)
+            if kind in (frames.REPLY, frames.ERROR) and request_id == self.sent:
+                return kind, payload
+
+
+def test_processes_that_survive_kill(cluster):
+    """The node is fenced and drained with what it is, and the job does not wait for it; once they are gone the node is its owner's again."""
+    worker = Worker(cluster, "bad", 3)
+    job = cluster.submit(command("sleep 60", gpus=3, restart={"max": 5}))
+    cluster.wait_job(job, "STARTING")
+    exits = [{"rank": 0, "code": 75, "signal": 0, "at": 1}]
+    stuck = {"job": job, "epoch": 1, "phase": 2, "exits": exits, "stuck": "process 77 (python) survives KILL"}
+    for _ in range(2):
+        assert worker.ask("ATTEMPT_REPORT", **stuck)[0] == frames.REPLY
+    assert cluster.job(job)["state"] == "PENDING" and cluster.job(job)["attempts"][0]["state"] == "ENDED"
+    node = cluster.json("node", "show", "bad")
+    assert node["state"] == "FENCING" and node["by"] == "dsd" and "process 77 (python) survives KILL" in node["reason"]
+    (event,) = [e for e in cluster.items("event", "list") if e["kind"] == "node.quarantined"]
+    assert event["node"] == "bad" and "survives KILL" in event["text"]
+    assert worker.ask("ATTEMPT_REPORT", job=job, epoch=1, phase=3, exits=exits)[0] == frames.REPLY
+    assert cluster.json("node", "show", "bad")["state"] == "DRAINED"
+    cluster.ctl("node", "resume", "bad")
+    wait_for(lambda: cluster.job(job)["attempt"] == 2, 20, "the job to start again")
+    assert cluster.json("cost", "verify")["ok"]
+
+
+def test_reports_that_make_no_sense(cluster):
+    """They are refused, and change nothing."""
+    worker = Worker(cluster, "odd", 3)
+    job = cluster.submit(command("sleep 60", gpus=3))
+    cluster.wait_job(job, "STARTING")
+    good = {"job": job, "epoch": 1, "decided": 1, "action": "replay", "step": 5, "text": "a jump"}
+    bad = [{"action": "dance"}, {"decided": 2}, {"decided": 0}, {"epoch": 2}, {"job": job + 1}, {"text": "x" * 2000}, {"action": "rollback", "back_to": 6}, {"step": 2**63}]
+    for change in bad:
+        assert worker.ask("GUARD_REPORT", **{**good, **change})[0] == frames.ERROR, change
+    assert told(cluster, job) == []
+    for _ in range(3):
+        assert worker.ask("GUARD_REPORT", **good)[0] == frames.REPLY
+    assert [e["kind"] for e in told(cluster, job)] == ["guard.replay"]
