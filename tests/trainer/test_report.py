@@ -233,6 +233,22 @@ def test_broken_and_torn_lines(tmp_path):
     assert "1 line of the measures could not be read" in markdown and "not finite at 1 step, first at step 4" in markdown
 
 
+def test_guard_and_passed_over(trainer):
+    """What the guard decided is a table and a mark in the plots, a line of it that was cut is none; what the skip list took out is no data seen."""
+    trainer.write(data={"train": [{"prefix": trainer.corpus, "weight": 2}, {"prefix": f"{trainer.corpus}-valid"}],
+                        "valid": f"{trainer.corpus}-valid", "skip": [{"first": 10, "count": 30}, {"first": 100, "count": 7}]})  # fmt: skip
+    run = trainer.run("run")
+    with open(f"{run.out}/checkpoints/guard.jsonl", "w", encoding="utf-8") as f:
+        f.write('{"action":"rollback","trigger":"jump","epoch":1,"step":12,"loss":"nan","limit":3.5,"grad_norm":9.5,"text":"back to step 10"}\n{"action":"lo')
+    dstrain("report", run.out)
+    root, page, markdown = read(run.out)
+    (row,) = page.table("decided", "trigger")
+    assert (row["step"], row["decided"], row["loss"], row["limit"], row["in words"]) == ("12", "rollback", "nan", "3.5", "back to step 10")
+    assert sum(1 for e in root.iter(SVG + "path") if e.get("class") == "m1") == 5
+    assert "The guard stepped in 1 time;" in markdown and "37 sequences were passed over" in markdown
+    assert sum(int(r["sequences shown"]) for r in page.table("source", "sequences shown")) == 20 * 8
+
+
 def test_price_gives_a_cost(tmp_path, trainer):
     """Rank-hours times the price; without one no dollar is made up."""
     run = trainer.run("run", layout="dp2")

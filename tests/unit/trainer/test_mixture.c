@@ -36,6 +36,11 @@ static void test_shares(void **state)
             assert_true(source < count && n < BLOCKS * MIXTURE_BLOCK);
             assert_int_equal(seen[source * BLOCKS * MIXTURE_BLOCK + n]++, 0);
             taken[source]++;
+            if (random_one_in(5000)) { /* what was counted one by one is known without counting */
+                uint64_t before[DATA_SOURCES_MAX];
+                mixture_before(&m, p + 1, before);
+                assert_memory_equal(before, taken, count * sizeof before[0]);
+            }
             if ((p + 1) % MIXTURE_BLOCK != 0) {
                 continue;
             }
