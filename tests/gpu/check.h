@@ -53,5 +53,6 @@ void check_quantise(void);
 void check_rows(void);
 void check_mixture(void);
 void check_grouped(void);
+void check_gemm(void);
 
 #endif

@@ -180,7 +180,7 @@ static void weights_product(void)
 
 void check_grouped(void)
 {
-    for (int trial = 0; trial < (check.large ? 20 : 2); trial++) {
+    for (int trial = 0; trial < (check.large ? 8 : 2); trial++) {
         rows_product();
         weights_product();
     }

@@ -3,12 +3,12 @@
 .PHONY: check-emulated
 CHECKS += check-emulated
 CHECK_SHARED := tests/gpu/check.c tests/gpu/check_ops.c tests/gpu/check_mixture.c tests/gpu/check_quantise.c tests/gpu/check_rows.c \
-    tests/gpu/check_grouped.c tests/gpu/plain_gemm.c
+    tests/gpu/check_grouped.c tests/gpu/plain_blas.c
 
 # Emulated: the kernels by the C++ compiler, over tests/gpu/emulate.hh.
 emulated := $(BUILD)/tests/check_emulated
 EMULATED_CU := $(CUDA_CU)
-EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c
+EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c
 emulated_obj := $(patsubst %,$(BUILD)/emulated/%.o,$(EMULATED_CU) tests/gpu/emulate.cc)
 $(emulated_obj): $(BUILD)/emulated/%.o: % $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -20,3 +20,26 @@ CHECK_PROGRAMS += $(emulated)
 check-emulated: $(emulated)
 	@$(emulated)
 -include $(shell find $(BUILD)/emulated -name '*.d' 2>/dev/null)
+
+# On a GPU; compiled wherever nvcc is. `make gpu` builds all of it with the toolkit, a C compiler and make alone.
+ifneq ($(cuda_plugin),)
+gpu_check := $(BUILD)/tests/check_gpu
+gpu_bench := $(BUILD)/tests/bench_gpu
+GPU_LIB := $(filter-out trainer/cuda/plugin.c,$(CUDA_C)) $(CUDA_CU) lib/err.c lib/mem.c
+GPU_CPU := $(filter-out trainer/cpu/blas.c,$(filter trainer/cpu/%,$(TRAINER_SRC)))
+$(gpu_check): $(call cuda_obj,$(CHECK_SHARED) tests/gpu/check_gemm.c tests/gpu/gpu_main.c $(GPU_CPU) $(GPU_LIB))
+$(gpu_bench): $(call cuda_obj,tests/gpu/bench.c $(GPU_LIB))
+$(gpu_check) $(gpu_bench):
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CXX) -o $@ $^ $(CUDA_LIBS) -lcublasLt -lcudart_static -lpthread -lrt -ldl -lm
+CHECK_PROGRAMS += $(gpu_check) $(gpu_bench)
+gpu: $(cuda_plugin) $(gpu_check) $(gpu_bench)
+check-gpu: $(gpu_check)
+	@$(gpu_check)
+bench-gpu: $(gpu_bench)
+	@$(gpu_bench)
+else
+gpu check-gpu bench-gpu:
+	@echo '$@: wants nvcc of CUDA 12.9 or later: $(cuda_missing)' >&2; exit 1
+endif
+.PHONY: gpu check-gpu bench-gpu

@@ -1,34 +1,10 @@
-/* Products by three loops, added up in double: what the CPU back end of the checks multiplies with,
- * and where there is no GPU also what stands for cuBLASLt. */
-#include "tests/gpu/plain_gemm.h"
-
-#include "trainer/cpu/blas.h"
+/* What stands for cuBLASLt where there is no GPU: trainer/cuda/gemm.h by three loops, in double. */
+#include "trainer/cuda/gemm.h"
 #include "trainer/half.h"
 
-void blas_load(void)
-{
-}
-
-void blas_gemm(bool transpose_a, bool transpose_b, size_t m, size_t n, size_t k, float alpha,
-               const float *a, size_t lda, const float *b, size_t ldb, float beta, float *c,
-               size_t ldc)
-{
-    for (size_t i = 0; i < m; i++) {
-        for (size_t j = 0; j < n; j++) {
-            double sum = 0;
-            for (size_t l = 0; l < k; l++) {
-                double x = transpose_a ? a[l * lda + i] : a[i * lda + l];
-                double y = transpose_b ? b[j * ldb + l] : b[l * ldb + j];
-                sum += x * y;
-            }
-            float *out = c + i * ldc + j;
-            *out = (float)(alpha * sum + (beta == 0 ? 0 : (double)beta * *out));
-        }
-    }
-}
-
-float gemm_element(enum gemm_type type, const struct gemm_operand *o, size_t batch, size_t rows,
-                   size_t row, size_t l)
+/* Element (row, l) of an operand of `rows` rows, l counting along the sum. */
+static float gemm_element(enum gemm_type type, const struct gemm_operand *o, size_t batch,
+                          size_t rows, size_t row, size_t l)
 {
     size_t i = batch * o->stride + (o->transposed ? l * o->ld + row : row * o->ld + l);
     if (type == GEMM_F32) {
