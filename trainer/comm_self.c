@@ -33,7 +33,7 @@ static int reduce_scatter_f32(struct comm *c, float *data, size_t part, struct e
 static int all_gather(struct comm *c, const void *in, void *out, size_t bytes, struct err *err)
 {
     (void)c, (void)err;
-    if (bytes > 0) {
+    if (bytes > 0 && in != out) { /* in its place it may be a GPU's memory */
         memmove(out, in, bytes);
     }
     return 0;

@@ -12,11 +12,18 @@ EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c tests/gpu/emulated_gemm.
 emulated_obj := $(patsubst %,$(BUILD)/emulated/%.o,$(EMULATED_CU) tests/gpu/emulate.cc)
 $(emulated_obj): $(BUILD)/emulated/%.o: % $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) $(CXXFLAGS_ALL) -O2 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Wno-psabi -Werror -DDEVICE_EMULATION='"tests/gpu/emulate.hh"' -x c++ -c -o $@ $<
+	$(call say,CXX,$<)$(CXX) $(CXXFLAGS_ALL) -O2 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Wno-psabi -Werror -fPIC -DDEVICE_EMULATION='"tests/gpu/emulate.hh"' -x c++ -c -o $@ $<
 $(emulated): $(call obj,$(EMULATED_C)) $(emulated_obj) $(trainer_a) $(lib_a)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_lib) -ldl
 CHECK_PROGRAMS += $(emulated)
+# The same as a plug-in, for tests/trainer/test_backend.py: dstrain runs on it.
+emulated_plugin := $(BUILD)/tests/emulated/dsop_cuda.so
+$(emulated_plugin): $(call cuda_obj,tests/gpu/emulated_plugin.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c lib/err.c) $(emulated_obj)
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CXX) -shared -Wl,-Bsymbolic -o $@ $^ -lm
+CHECK_PROGRAMS += $(emulated_plugin)
+check-trainer: $(emulated_plugin)
 check-emulated: $(emulated)
 	@$(emulated)
 -include $(shell find $(BUILD)/emulated -name '*.d' 2>/dev/null)

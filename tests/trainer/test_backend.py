@@ -157,3 +157,27 @@ def test_programs_need_no_cuda():
 def test_plug_in_shows_one_function():
     text = subprocess.run(["nm", "-D", "--defined-only", PLUGIN], capture_output=True, text=True, check=True).stdout
     assert [line.split()[-1] for line in text.splitlines()] == ["dsop_plugin"]
+
+
+EMULATED = os.path.join(os.path.dirname(BIN), "tests", "emulated")
+
+
+@pytest.mark.skipif(not os.path.exists(os.path.join(EMULATED, "dsop_cuda.so")), reason="not built: make check-trainer builds it")
+@pytest.mark.parametrize("precision", ["fp32", "fp8"])
+def test_trains_on_emulated_device(trainer, precision):
+    """The whole trainer on the CUDA back end's kernels, emulated, with device memory that nobody else can touch: the CPU's losses, and a
+    resume to the bit."""
+    trainer.write(ckpt_every=2, precision=precision, steps=3, sequence_length=4, global_batch=2, valid_every=0)
+    there = {"DS_PLUGIN_DIR": EMULATED}
+    cpu = trainer.run("cpu").metrics()
+    gpu = trainer.run("cuda", "--backend", "cuda", env=there).metrics()
+    assert sorted(gpu) == sorted(cpu) == [1, 2, 3]
+    for step, wanted in cpu.items():
+        assert gpu[step]["loss"] == pytest.approx(wanted["loss"], rel=5e-3), step
+    again = trainer.run("again", "--backend", "cuda", "--resume", trainer_checkpoint(trainer, "cuda", 2), env=there)
+    assert again.metrics()[3]["loss"] == gpu[3]["loss"] and again.metrics()[3]["grad_norm"] == gpu[3]["grad_norm"]
+
+
+def trainer_checkpoint(trainer, run, step):
+    (path,) = glob.glob(os.path.join(trainer.folder, run, "checkpoints", "*", f"step-{step:010d}"))
+    return path
