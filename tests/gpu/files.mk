@@ -32,7 +32,7 @@ check-emulated: $(emulated)
 ifneq ($(cuda_plugin),)
 gpu_check := $(BUILD)/tests/check_gpu
 gpu_bench := $(BUILD)/tests/bench_gpu
-GPU_LIB := $(filter-out trainer/cuda/plugin.c,$(CUDA_C)) $(CUDA_CU) lib/err.c lib/mem.c
+GPU_LIB := $(filter-out trainer/cuda/plugin.c trainer/cuda/comm_nccl.c,$(CUDA_C)) $(CUDA_CU) lib/err.c lib/mem.c
 GPU_CPU := $(filter-out trainer/cpu/blas.c,$(filter trainer/cpu/%,$(TRAINER_SRC)))
 $(gpu_check): $(call cuda_obj,$(CHECK_SHARED) tests/gpu/check_gemm.c tests/gpu/gpu_main.c $(GPU_CPU) $(GPU_LIB))
 $(gpu_bench): $(call cuda_obj,tests/gpu/bench.c $(GPU_LIB))
