@@ -39,6 +39,16 @@ static __device__ __forceinline__ uint2 eight_codes(const float *v, float scale)
                       fp8_quad(v[4] / scale, v[5] / scale, v[6] / scale, v[7] / scale));
 }
 
+static __device__ __forceinline__ void load_codes(float *v, const uint8_t *code, float scale)
+{
+    const uint2 raw = *(const uint2 *)code;
+#pragma unroll
+    for (int i = 0; i < EIGHT; i++) {
+        uint32_t word = i < 4 ? raw.x : raw.y;
+        v[i] = fp8_decode((uint8_t)(word >> (i % 4 * 8))) * scale;
+    }
+}
+
 /* Codes and scale of a row's tile into the layout of quantise.h. Every lane of the warp calls it;
  * those outside of the matrix (inside false) hold zeros. */
 static __device__ __forceinline__ void save_row_codes(const float *v, bool inside, size_t row,

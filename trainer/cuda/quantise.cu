@@ -48,13 +48,7 @@ struct CodeSource {
     size_t rows, cols;
     __device__ __forceinline__ void get(float *v, size_t row, size_t col) const
     {
-        const uint2 raw = *(const uint2 *)(code + row * cols + col);
-        float s = scale[col / TILE * rows + row];
-#pragma unroll
-        for (int i = 0; i < EIGHT; i++) {
-            uint32_t word = i < 4 ? raw.x : raw.y;
-            v[i] = fp8_decode((uint8_t)(word >> (i % 4 * 8))) * s;
-        }
+        load_codes(v, code + row * cols + col, scale[col / TILE * rows + row]);
     }
 };
 

@@ -34,13 +34,7 @@ struct KeptRows {
     __device__ __forceinline__ void get(float *v, size_t row, size_t rows, size_t col,
                                         size_t cols) const
     {
-        const uint2 raw = *(const uint2 *)(x.code + row * cols + col);
-        float s = x.scale[col / TILE * rows + row];
-#pragma unroll
-        for (int i = 0; i < EIGHT; i++) {
-            uint32_t word = i < 4 ? raw.x : raw.y;
-            v[i] = fp8_decode((uint8_t)(word >> (i % 4 * 8))) * s;
-        }
+        load_codes(v, x.code + row * cols + col, x.scale[col / TILE * rows + row]);
     }
 };
 
