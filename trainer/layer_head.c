@@ -1,8 +1,8 @@
 #include "trainer/layer.h"
 
-#define CHUNK_FLOATS                                                                               \
-    ((size_t)1 << 21) /* logits at a time: few enough for the cache, enough rows for the products  \
-                       */
+/* Logits at a time: few enough for a cache, and enough rows that packing the head's weights pays.
+ */
+#define CHUNK_FLOATS ((size_t)1 << 22)
 
 static size_t smaller(size_t a, size_t b)
 {

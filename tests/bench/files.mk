@@ -8,6 +8,7 @@ endef
 $(foreach t,submit ask workers orders,$(eval $(call bench_rule,$(t),$(proto_a) $(lib_a),$(LIBS_proto))))
 $(eval $(call bench_rule,sched,$(core_a) $(proto_a) $(lib_a),$(LIBS_core)))
 $(eval $(call bench_rule,fill,$(daemon_a) $(core_a) $(proto_a) $(lib_a),$(LIBS_daemon)))
+$(eval $(call bench_rule,products,$(trainer_a) $(proto_a) $(lib_a),$(LIBS_trainer)))
 CHECK_PROGRAMS += $(bench_tools)
 
 # Prints figures beside their targets; asserts nothing about time. PART="drain history": only these (docs/performance.md has them all).
@@ -22,7 +23,7 @@ bench-sched: # NODES=16384 WAITING=50000
 
 # A training step beside that of transformers on torch, where there is a Python that has them; knobs are in torch_bench.py.
 .PHONY: bench-torch
-bench-torch: all
+bench-torch: all $(BUILD)/tests/bench/products
 	@DS_BIN=$(abspath $(BUILD)/bin) BENCH_PYTHON=$(pack_python) $(PYTHON) tests/bench/torch_bench.py
 
 # dstrain pack beside the package tokenizers, where there is a Python that has it: make bench-pack PYTHON_VENV=dir TOKENIZER=file

@@ -82,11 +82,15 @@ static inline void unpack_fp8(const void *args, size_t first, size_t last)
 {
     const struct quantise_args *a = args;
     for (size_t r = first; r < last; r++) {
-        const float *scale = row_of(a->x, r);
-        const uint8_t *code = (const uint8_t *)(scale + tiles_of(a->y.cols));
+        const float *scales = row_of(a->x, r);
+        const uint8_t *code = (const uint8_t *)(scales + tiles_of(a->y.cols));
         float *y = row_of(a->y, r);
-        for (size_t c = 0; c < a->y.cols; c++) {
-            y[c] = fp8_decode(code[c]) * scale[c / FP8_TILE];
+        for (size_t c = 0; c < a->y.cols; c += FP8_TILE) {
+            size_t n = smaller(FP8_TILE, a->y.cols - c);
+            float scale = *scales++;
+            for (size_t i = c; i < c + n; i++) {
+                y[i] = fp8_decode(code[i]) * scale;
+            }
         }
     }
 }
