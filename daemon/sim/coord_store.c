@@ -97,3 +97,21 @@ sqlite3 *disk_database(struct sim *sim, struct err *err)
     }
     return db;
 }
+
+bool disk_keep(struct sim *sim, const char *path)
+{
+    struct err err = {0};
+    if (sim->mem == NULL && sim->store == NULL) {
+        return false;
+    }
+    sqlite3 *from = disk_database(sim, &err), *to = NULL;
+    bool kept =
+        from != NULL &&
+        sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "unix") == SQLITE_OK;
+    sqlite3_backup *backup = kept ? sqlite3_backup_init(to, "main", from, "main") : NULL;
+    kept = backup != NULL && sqlite3_backup_step(backup, -1) == SQLITE_DONE;
+    sqlite3_backup_finish(backup);
+    sqlite3_close(to);
+    sqlite3_close(from);
+    return kept;
+}

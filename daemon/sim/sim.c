@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "daemon/sim/rng.h"
+#include "lib/file.h"
 #include "lib/hash.h"
 #include "lib/mem.h"
 
@@ -41,10 +42,16 @@ void sim_fail(struct sim *sim, const char *fmt, ...)
     va_start(ap, fmt);
     printf("dssim: seed %" PRIu64 " at %.3f s: ", sim->seed, (double)sim->now_ms / 1000);
     vprintf(fmt, ap);
-    printf("\ndssim: repeat it with: dssim run --seed %" PRIu64
-           " --verbose; its database is in %s\n",
-           sim->seed, sim->dir);
     va_end(ap);
+    printf("\ndssim: repeat it with: dssim run --seed %" PRIu64 " --verbose", sim->seed);
+    char path[80];
+    snprintf(path, sizeof path, "%s/ds.db", sim->dir);
+    if (disk_keep(sim, path)) {
+        printf("; its tables are in %s", path);
+    } else {
+        file_remove_tree(sim->dir, NULL);
+    }
+    printf("\n");
     fflush(stdout);
     _Exit(1);
 }

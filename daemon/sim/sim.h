@@ -241,6 +241,8 @@ void disk_crash(struct sim *sim);
 int disk_commit(struct sim *sim, struct core *core, int64_t now_ms, struct err *err);
 int disk_reload(struct sim *sim, struct core *core, struct err *err);
 sqlite3 *disk_database(struct sim *sim, struct err *err);
+/* Writes what was committed to a real file, to look at. */
+bool disk_keep(struct sim *sim, const char *path);
 
 /* ---- net.c: a message to the coordinator, owned by whoever holds it */
 struct message {
