@@ -2,6 +2,7 @@
 CORE_SRC := \
   daemon/core/attempt.c \
   daemon/core/attempt_time.c \
+  daemon/core/census.c \
   daemon/core/check.c \
   daemon/core/checkpoint.c \
   daemon/core/core.c \

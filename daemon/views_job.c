@@ -36,7 +36,7 @@ static void fill_reason(Ds__Job *job, const char *code, const char *text)
 static void read_reason(struct views *v, sqlite3_stmt *stmt, Ds__Job *job)
 {
     char code[64];
-    char text[512];
+    char text[1024];
     if (v->live.why != NULL &&
         v->live.why(v->live.world, job->id, code, sizeof code, text, sizeof text)) {
         fill_reason(job, code, text);

@@ -19,8 +19,8 @@ bool node_is_usable(const struct node *node)
     return node->row.state == NODE_UP && node->session != 0 && node->leftover_count == 0;
 }
 
-/* "ok" alone, or with what is worth saying (worker/gpu_facts.h). */
-static bool gpu_is_well(const struct gpu *gpu)
+/* Its health is "ok" alone, or with what is worth saying (worker/gpu_facts.h). */
+bool gpu_is_well(const struct gpu *gpu)
 {
     const char *health = gpu->row.health;
     return gpu->row.present && strncmp(health, "ok", 2) == 0 &&

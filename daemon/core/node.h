@@ -37,6 +37,8 @@ void node_leftover_ended(struct core *core, struct node *node, uint64_t job, uin
 
 /* Connected, UP, and nothing there that should not be. */
 bool node_is_usable(const struct node *node);
+/* There and in order. */
+bool gpu_is_well(const struct gpu *gpu);
 bool gpu_is_free(const struct gpu *gpu);
 uint32_t node_free_gpus(const struct node *node);
 /* Counts its accelerators again after one changed. */

@@ -5,44 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/core/census.h"
 #include "daemon/core/job_wait.h"
 #include "daemon/core/node.h"
-#include "daemon/core/reservation.h"
-#include "daemon/core/sched_claim.h"
 #include "daemon/core/share.h"
 #include "daemon/core/timeline.h"
 #include "lib/buf.h"
-#include "lib/mem.h"
 
-#define NAMES_SHOWN 3
-#define DAY_MS      86400000
-
-/* Where the nodes are that a job could use: each in one of these. */
-enum whereabouts {
-    FREE,
-    HELD,
-    WINDOW,
-    BUSY,
-    SPARE,
-    MAINTENANCE,
-    DRAINING,
-    DOWN,
-    FAULTY,
-    SMALL,
-    KINDS
-};
-struct census {
-    uint32_t count[KINDS];
-    const struct node *first[KINDS][NAMES_SHOWN];
-    uint32_t total;
-    uint32_t kept;         /* empty ones that are still to be kept as spares of the cluster */
-    int64_t most_free;     /* accelerators of one that has too few */
-    uint32_t in_one_place; /* free ones, of the placement that has most */
-    uint64_t held_for;     /* the first of those that nodes are held for */
-    int64_t held_until_ms;
-    uint64_t window; /* the first reservation in the way */
-    int64_t window_ms;
-};
+#define DAY_MS        86400000
+#define ILL_BYTES_MAX 60
 
 /* 14:05 UTC, or with the date when it is not within a day. */
 static const char *when(const struct core *core, int64_t at_ms, char *text, size_t text_bytes)
@@ -58,143 +29,6 @@ static const char *when(const struct core *core, int64_t at_ms, char *text, size
     return text;
 }
 
-static bool is_planned(const struct core *core, const struct job *other)
-{
-    return other->queued && other->wait.nodes != NULL && other->wait.pass_ms == core->scheduled_ms;
-}
-
-/* The waiting job with a reservation of this node, other than `job`; NULL. */
-static const struct job *holder(const struct core *core, const struct job *job,
-                                const struct node *node)
-{
-    for (size_t i = 0; i < core->queue_count; i++) {
-        const struct job *other = core->queue[i];
-        if (other == job || !is_planned(core, other)) {
-            continue;
-        }
-        for (uint32_t k = 0; k < other->wait.node_count; k++) {
-            if (other->wait.nodes[k] == node) {
-                return other;
-            }
-        }
-    }
-    return NULL;
-}
-
-/* A reservation or maintenance on this node that the job would run into; NULL. */
-static const struct reservation *window(const struct core *core, const struct job *job,
-                                        const struct node *node)
-{
-    struct demand d = demand_of(core, job);
-    for (size_t r = 0; r < core->reservation_count; r++) {
-        const struct reservation *res = core->reservations[r];
-        if (!reservation_is_live(res) || reservation_admits(res, job) ||
-            (d.length_ms != TIME_NEVER && core->now_ms + d.length_ms <= res->row.start_ms)) {
-            continue;
-        }
-        for (size_t m = 0; m < res->member_count; m++) {
-            if (res->members[m] == node) {
-                return res;
-            }
-        }
-    }
-    return NULL;
-}
-
-/* The job that failed there and finds the node kept for its restart, other than `job`; NULL. */
-static const struct job *claimant(const struct core *core, const struct job *job,
-                                  const struct node *node)
-{
-    for (size_t i = 0; i < core->claim_count; i++) {
-        const struct job *other = core_job(core, core->claims[i]);
-        if (other == NULL || other == job || sched_claim_until_ms(core, other) == 0) {
-            continue;
-        }
-        for (uint32_t k = 0; k < other->attempt->node_count; k++) {
-            if (other->attempt->nodes[k].node == node) {
-                return other;
-            }
-        }
-    }
-    return NULL;
-}
-
-static void held_for(struct census *c, const struct job *other, int64_t until_ms)
-{
-    c->held_for = c->held_for == 0 ? other->row.id : c->held_for;
-    c->held_until_ms = c->held_for == other->row.id ? until_ms : c->held_until_ms;
-}
-
-static enum whereabouts locate(const struct core *core, const struct job *job,
-                               const struct node *node, struct census *c)
-{
-    bool draining = node->row.by_user != NULL &&
-                    (node->row.state == NODE_DRAINING || node->row.state == NODE_DRAINED);
-    if (node_capacity(node) < job->row.gpus_per_node) {
-        return SMALL;
-    }
-    if (draining) {
-        return DRAINING;
-    }
-    if (node->maint > 0) {
-        return MAINTENANCE;
-    }
-    if (!node_is_usable(node)) {
-        return DOWN;
-    }
-    if (node->healthy < job->row.gpus_per_node) {
-        return FAULTY;
-    }
-    bool has_room = job->row.gpus_per_node > 0 ? node->free >= job->row.gpus_per_node
-                                               : node->hosted < NODE_HOSTED_MAX;
-    if (!has_room) {
-        c->most_free = node->free > c->most_free ? node->free : c->most_free;
-        return BUSY;
-    }
-    if (c->kept > 0 && node->first == NULL && node->healthy > 0 && node->row.spare_job == 0) {
-        c->kept--;
-        return SPARE;
-    }
-    if (node->row.spare_job != 0 && node->row.spare_job != job->row.id) {
-        return SPARE;
-    }
-    const struct reservation *res = window(core, job, node);
-    if (res != NULL) {
-        c->window = c->window == 0 ? res->row.id : c->window;
-        c->window_ms = c->window == res->row.id ? res->row.start_ms : c->window_ms;
-        return WINDOW;
-    }
-    const struct job *other = claimant(core, job, node);
-    if (other != NULL) {
-        held_for(c, other, sched_claim_until_ms(core, other));
-        return HELD;
-    }
-    other = holder(core, job, node);
-    if (other != NULL) {
-        held_for(c, other, other->wait.start_ms);
-        return HELD;
-    }
-    return FREE;
-}
-
-static void take_census(const struct core *core, const struct job *job, struct census *c)
-{
-    *c = (struct census){.total = (uint32_t)core->node_count,
-                         .kept = job->row.restart_first ? 0 : core->config.policy.spares};
-    uint32_t *places = mem_alloc_array(core->place_count + 1, sizeof *places);
-    for (size_t i = core->node_count; i-- > 0;) { /* spares are the last ones */
-        enum whereabouts at = locate(core, job, core->nodes[i], c);
-        if (at == FREE) {
-            uint32_t there = ++places[core->nodes[i]->place[job->row.placement]];
-            c->in_one_place = there > c->in_one_place ? there : c->in_one_place;
-        }
-        memmove(c->first[at] + 1, c->first[at], (NAMES_SHOWN - 1) * sizeof c->first[at][0]);
-        c->first[at][0] = core->nodes[i];
-        c->count[at]++;
-    }
-    free(places);
-}
-
 /* " (gpu04, gpu07 ...)" */
 static void put_names(struct buf *out, const struct census *c, enum whereabouts kind)
 {
@@ -205,28 +39,98 @@ static void put_names(struct buf *out, const struct census *c, enum whereabouts 
     buf_append_str(out, c->count[kind] > shown ? " ...)" : ")");
 }
 
+/* "gpu04: accelerator 3 has xid 79 and 2 more" */
+static void put_ill(struct buf *out, const struct node *node)
+{
+    uint32_t ill = 0;
+    buf_printf(out, "%.64s", node->row.name);
+    for (size_t i = 0; i < node->gpu_count; i++) {
+        const struct gpu *gpu = node->gpus[i];
+        if (!gpu_is_well(gpu) && ill++ == 0) {
+            const char *health = gpu->row.present ? gpu->row.health : "gone";
+            buf_printf(out, ": accelerator %" PRId64 " %.*s", gpu->row.idx, ILL_BYTES_MAX, health);
+        }
+    }
+    if (ill > 1) {
+        buf_printf(out, ", and %" PRIu32 " more", ill - 1);
+    }
+}
+
+static void put_faulty(struct buf *out, const struct census *c)
+{
+    uint32_t shown = c->count[FAULTY] < NAMES_SHOWN ? c->count[FAULTY] : NAMES_SHOWN;
+    for (uint32_t i = 0; i < shown; i++) {
+        buf_append_str(out, i == 0 ? " (" : "; ");
+        put_ill(out, c->first[FAULTY][i]);
+    }
+    buf_append_str(out, c->count[FAULTY] > shown ? " ...)" : ")");
+}
+
+/* Who has `holder->count` nodes, and until when. */
+static void put_holder(const struct core *core, const struct holder *holder, struct buf *out)
+{
+    const struct reservation *res = holder->reservation;
+    char text[40];
+    if (holder->job != NULL) {
+        buf_printf(out, " held for job %" PRIu64 " until %s", holder->job->row.id,
+                   when(core, holder->until_ms, text, sizeof text));
+        return;
+    }
+    bool is_maint = res->row.kind == RESERVATION_MAINT, is_now = res->row.start_ms <= core->now_ms;
+    buf_printf(out, " %s %" PRIu64 " %s %s",
+               !is_maint ? "set aside by reservation"
+               : is_now  ? "in maintenance"
+                         : "due for maintenance",
+               res->row.id,
+               is_now     ? "until"
+               : is_maint ? "at"
+                          : "from",
+               when(core, is_now ? res->row.end_ms : res->row.start_ms, text, sizeof text));
+}
+
+static void put_holders(const struct core *core, const struct census *c, enum whereabouts kind,
+                        struct buf *out)
+{
+    uint32_t rest = c->count[kind];
+    for (uint32_t i = 0; i < c->holder_count; i++) {
+        const struct holder *holder = &c->holders[i];
+        if (holder->at == kind) {
+            buf_printf(out, ", %" PRIu32, holder->count);
+            put_holder(core, holder, out);
+            rest -= holder->count;
+        }
+    }
+    if (rest > 0) {
+        buf_printf(out, ", %" PRIu32 " %s", rest,
+                   kind == HELD ? "held for other jobs" : "in or due for other windows");
+    }
+}
+
 static void put_counts(const struct core *core, const struct census *c, struct buf *out)
 {
     static const char *const names[] = {
-        [FREE] = "free",         [HELD] = "held",   [WINDOW] = "set aside",
-        [BUSY] = "busy",         [SPARE] = "spare", [MAINTENANCE] = "in maintenance",
-        [DRAINING] = "draining", [DOWN] = "down",   [FAULTY] = "with too few healthy accelerators",
+        [BUSY] = "busy",         [SPARE] = "kept as spare",
+        [DRAINING] = "draining", [DRAINED] = "drained",
+        [DOWN] = "down",         [SILENT] = "not connected",
+        [FENCED] = "fenced",     [FAULTY] = "with ill accelerators",
         [SMALL] = "too small",
     };
-    char text[40];
     buf_printf(out, "%" PRIu32 " free", c->count[FREE]);
-    for (int kind = HELD; kind < KINDS; kind++) {
+    for (int kind = FREE + 1; kind < KINDS; kind++) {
         if (c->count[kind] == 0) {
             continue;
         }
+        if (kind == HELD || kind == WINDOW || kind == MAINTENANCE) {
+            put_holders(core, c, (enum whereabouts)kind, out);
+            if (kind == MAINTENANCE) {
+                put_names(out, c, MAINTENANCE);
+            }
+            continue;
+        }
         buf_printf(out, ", %" PRIu32 " %s", c->count[kind], names[kind]);
-        if (kind == HELD) {
-            buf_printf(out, " for job %" PRIu64 " until %s", c->held_for,
-                       when(core, c->held_until_ms, text, sizeof text));
-        } else if (kind == WINDOW) {
-            buf_printf(out, " by reservation %" PRIu64 " from %s", c->window,
-                       when(core, c->window_ms, text, sizeof text));
-        } else if (kind == DRAINING || kind == DOWN || kind == MAINTENANCE || kind == FAULTY) {
+        if (kind == FAULTY) {
+            put_faulty(out, c);
+        } else if (kind != BUSY) {
             put_names(out, c, (enum whereabouts)kind);
         }
     }
@@ -237,7 +141,8 @@ static void put_needs(const struct job *job, struct buf *out)
     buf_printf(out, "needs %" PRId64 " node%s", job->row.nodes_min,
                job->row.nodes_min == 1 ? "" : "s");
     if (job->row.gpus_per_node > 0) {
-        buf_printf(out, " with %" PRId64 " free accelerators each", job->row.gpus_per_node);
+        buf_printf(out, " with %" PRId64 " free accelerator%s each", job->row.gpus_per_node,
+                   job->row.gpus_per_node == 1 ? "" : "s");
     }
     if (job->row.placement != PLACEMENT_ANY) {
         buf_printf(out, " in one %s", placement_names[job->row.placement]);
@@ -251,7 +156,7 @@ static const char *explain_fit(const struct core *core, const struct job *job, s
         buf_append_str(out, "no node has ever registered (start dsworkerd on one)");
         return "no_nodes";
     }
-    take_census(core, job, &c);
+    census_take(core, job, &c);
     put_needs(job, out);
     buf_append_str(out, ": ");
     put_counts(core, &c, out);
@@ -267,8 +172,8 @@ static const char *explain_fit(const struct core *core, const struct job *job, s
         buf_printf(out, "; planned to start by %s",
                    when(core, job->wait.start_ms, text, sizeof text));
     }
-    int64_t there =
-        (int64_t)c.count[FREE] + c.count[HELD] + c.count[WINDOW] + c.count[BUSY] + c.count[SPARE];
+    int64_t there = (int64_t)c.count[FREE] + c.count[HELD] + c.count[WINDOW] + c.count[BUSY] +
+                    c.count[SPARE] + c.partly_ill;
     return there >= job->row.nodes_min ? "resources" : "nodes_unavailable";
 }
 
@@ -341,26 +246,49 @@ static const char *explain_rule(const struct core *core, const struct job *job, 
 
 /* ---------------------------------------------------------------- others first */
 
-static const char *explain_preemption(const struct core *core, const struct job *job,
-                                      struct buf *out)
+static bool is_planned_on(const struct job *job, const struct attempt *attempt)
+{
+    for (uint32_t k = 0; k < job->wait.node_count; k++) {
+        for (uint32_t i = 0; i < attempt->node_count; i++) {
+            if (attempt->nodes[i].node == job->wait.nodes[k]) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Those that stop for others, where this one is planned to start: how many, and the first. */
+static uint32_t count_victims(const struct core *core, const struct job *job,
+                              const struct job **first)
 {
     uint32_t stopping = 0;
-    const struct job *first = NULL;
     for (size_t i = 0; i < core->running_count; i++) {
         const struct job *other = core->running[i];
-        bool is_victim =
-            other->row.stop_cause != NULL && strcmp(other->row.stop_cause, "preempt") == 0;
-        stopping += is_victim;
-        first = is_victim && (first == NULL || other->row.id < first->row.id) ? other : first;
+        if (other->row.stop_cause != NULL && strcmp(other->row.stop_cause, "preempt") == 0 &&
+            (job->wait.code == WAIT_PREEMPTION || is_planned_on(job, other->attempt))) {
+            stopping++;
+            *first = *first == NULL || other->row.id < (*first)->row.id ? other : *first;
+        }
     }
+    return stopping;
+}
+
+/* False when nobody stops for it. */
+static bool explain_preemption(const struct core *core, const struct job *job, struct buf *out)
+{
+    const struct job *first = NULL;
+    uint32_t stopping = count_victims(core, job, &first);
     char text[40];
-    buf_printf(out, "starts when %" PRIu32 " job%s saved and stopped for it", stopping,
-               stopping == 1 ? " has" : "s have");
-    if (first != NULL) {
-        buf_printf(out, ", first job %" PRIu64 " (%s)", first->row.id, first->row.name);
+    if (stopping == 0) {
+        return false;
     }
-    buf_printf(out, ", by %s at the latest", when(core, job->wait.start_ms, text, sizeof text));
-    return "preemption";
+    buf_printf(out,
+               "starts when %" PRIu32 " job%s saved and stopped for it, first job %" PRIu64
+               " (%s), by %s at the latest",
+               stopping, stopping == 1 ? " has" : "s have", first->row.id, first->row.name,
+               when(core, job->wait.start_ms, text, sizeof text));
+    return true;
 }
 
 static const char *explain_order(const struct core *core, const struct job *job, struct buf *out)
@@ -394,7 +322,8 @@ static const char *explain_queued(const struct core *core, const struct job *job
         explain_fit(core, job, out);
         return "queue";
     case WAIT_PREEMPTION:
-        return explain_preemption(core, job, out);
+    case WAIT_RESOURCES: /* a pass after they were asked finds the nodes as good as free */
+        return explain_preemption(core, job, out) ? "preemption" : explain_fit(core, job, out);
     case WAIT_PRIORITY:
         return explain_order(core, job, out);
     default:

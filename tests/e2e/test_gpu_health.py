@@ -97,6 +97,7 @@ def test_no_job_starts_on_it(gpus, says, text):
     both = cluster.submit(json.dumps({"name": "both", "command": ["true"], "gpus_per_node": 2}))
     wait_for(lambda: cluster.job(both).get("reason"), 10, "the reason")
     assert cluster.job(both)["state"] == "PENDING"
+    assert f"0 free, 1 with ill accelerators (node1: accelerator 1 {text[:60]})" in cluster.json("job", "why", both)["text"]
     driver.says = {"count": 2}
     driver.write()
     if "xid" not in says:  # well again: what waited starts; an Xid is remembered until the worker starts anew

@@ -80,12 +80,12 @@ static uint64_t down(void)
     return submit(4, 8, HOUR);
 }
 
-static uint64_t faulty(void)
+/* The second node registers again, with so many accelerators, the fourth of which is ill. */
+static void fall_ill(uint32_t count)
 {
-    nodes(2, 8);
     struct input_gpu list[8];
     char uuids[8][16];
-    for (uint32_t i = 0; i < 8; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         snprintf(uuids[i], sizeof uuids[i], "n02-%u", i);
         list[i] = (struct input_gpu){
             .index = i, .uuid = uuids[i], .model = "cpu", .health = i == 3 ? "xid 79" : "ok"};
@@ -96,9 +96,35 @@ static uint64_t faulty(void)
                                        .version = "1",
                                        .addr = "127.0.0.1",
                                        .gpus = list,
-                                       .gpu_count = 8};
+                                       .gpu_count = count};
     world_step(&w, &in);
+}
+
+static uint64_t faulty(void)
+{
+    nodes(2, 8);
+    fall_ill(8);
     return submit(2, 8, HOUR);
+}
+
+/* It came back without the last two, after the job was taken. */
+static uint64_t gone(void)
+{
+    nodes(2, 8);
+    submit(1, 8, HOUR);
+    uint64_t job = submit(2, 8, HOUR);
+    fall_ill(6);
+    return job;
+}
+
+/* One of eight is in use beside the ill one: seven there are when that job ends. */
+static uint64_t faulty_beside_a_job(void)
+{
+    nodes(2, 8);
+    submit(1, 8, HOUR);
+    fall_ill(8);
+    submit(1, 1, HOUR);
+    return submit(1, 7, HOUR);
 }
 
 static uint64_t partly_taken(void)
@@ -301,6 +327,57 @@ static uint64_t preempts(void)
     return submit_as("u", 1, 8, HOUR, 50);
 }
 
+static uint64_t preempted_already(void)
+{
+    uint64_t job = preempts();
+    submit(1, 1, HOUR);
+    return job;
+}
+
+static uint64_t draining(void)
+{
+    nodes(1, 8);
+    start_all(submit(1, 8, HOUR));
+    world_node_order(&w, INPUT_NODE_DRAIN, "n01");
+    return submit(1, 8, HOUR);
+}
+
+/* Gone a moment ago, and trusted until its lease ends. */
+static uint64_t not_connected(void)
+{
+    nodes(2, 8);
+    world_gone(&w, 2);
+    return submit(2, 8, HOUR);
+}
+
+/* Two gangs have failed, and find their nodes again. */
+static uint64_t held_for_two(void)
+{
+    nodes(5, 8);
+    uint64_t one = submit(1, 8, HOUR), two = submit(2, 8, HOUR);
+    fail_all(one);
+    fail_all(one);
+    fail_all(two);
+    fail_all(two);
+    return submit(4, 8, HOUR);
+}
+
+/* What is over before the gang's time is not kept from its nodes: it lacks others. */
+static uint64_t short_enough(void)
+{
+    nodes(2, 8);
+    submit(1, 8, 2 * HOUR);
+    submit(2, 8, HOUR);
+    return submit(2, 8, 30 * MINUTE);
+}
+
+static uint64_t no_limit_on_hosts(void)
+{
+    nodes(1, 8);
+    world_node_order(&w, INPUT_NODE_DRAIN, "n01");
+    return submit(1, 0, HOUR);
+}
+
 static uint64_t just_blocked(void)
 {
     nodes(1, 8);
@@ -317,38 +394,40 @@ static const struct {
 } cases[] = {
     {"drained, kept, free", of_the_issue, "nodes_unavailable",
      "needs 32 nodes with 8 free accelerators each: 27 free, 2 held for job 1 until 00:18 UTC, 3 "
-     "draining (n30, n31, n32)"},
+     "drained (n30, n31, n32)"},
     {"no node", no_node, "no_nodes", "no node has ever registered (start dsworkerd on one)"},
     {"down", down, "nodes_unavailable",
      "needs 4 nodes with 8 free accelerators each: 3 free, 1 down (n02)"},
     {"faulty accelerator", faulty, "nodes_unavailable",
-     "needs 2 nodes with 8 free accelerators each: 1 free, 1 with too few healthy accelerators "
-     "(n02)"},
+     "needs 2 nodes with 8 free accelerators each: 1 free, 1 with ill accelerators (n02: "
+     "accelerator 3 xid 79)"},
     {"parts of nodes", partly_taken, "resources",
      "needs 1 node with 4 free accelerators each: 0 free, 2 busy, with up to 3 accelerators free "
      "on "
      "one; planned to start by 01:16 UTC"},
     {"too small", too_small, "resources",
-     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 too small; planned to start by "
+     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 too small (n01); planned to "
+     "start by "
      "01:16 UTC"},
     {"one leaf", one_leaf, "resources",
-     "needs 3 nodes with 8 free accelerators each in one leaf: 4 free, 2 draining (n02, n05), at "
+     "needs 3 nodes with 8 free accelerators each in one leaf: 4 free, 2 drained (n02, n05), at "
      "most 2 of the free ones in one leaf"},
     {"a job's spare", spare_of_a_job, "resources",
-     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 spare; planned to start by "
-     "1970-01-02T00:16:40Z"},
+     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 kept as spare (n02); planned "
+     "to "
+     "start by 1970-01-02T00:16:40Z"},
     {"the cluster's spare", spare_of_the_cluster, "resources",
-     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 spare; planned to start by "
-     "1970-01-02T00:16:40Z"},
+     "needs 1 node with 8 free accelerators each: 0 free, 1 busy, 1 kept as spare (n02); planned "
+     "to "
+     "start by 1970-01-02T00:16:40Z"},
     {"maintenance ahead", maintenance_ahead, "resources",
-     "needs 2 nodes with 8 free accelerators each: 0 free, 2 set aside by reservation 1 from 01:16 "
-     "UTC; planned to start by 02:16 UTC"},
+     "needs 2 nodes with 8 free accelerators each: 0 free, 2 due for maintenance 1 at 01:16 UTC; "
+     "planned to start by 02:16 UTC"},
     {"maintenance", maintenance_now, "nodes_unavailable",
-     "needs 2 nodes with 8 free accelerators each: 1 free, 1 in maintenance (n02); planned to "
-     "start "
-     "by 01:16 UTC"},
+     "needs 2 nodes with 8 free accelerators each: 1 free, 1 in maintenance 1 until 01:16 "
+     "UTC (n02); planned to start by 01:16 UTC"},
     {"reserved for others", reserved, "resources",
-     "needs 1 node with 8 free accelerators each: 0 free, 1 set aside by reservation 1 from 00:16 "
+     "needs 1 node with 8 free accelerators each: 0 free, 1 set aside by reservation 1 until 01:16 "
      "UTC; planned to start by 01:16 UTC"},
     {"quota", quota, "quota",
      "quota 1 allows user u 3 nodes at priority class normal: 2 in use, the job needs 2"},
@@ -384,6 +463,26 @@ static const struct {
      "a time_limit it fills no gaps)"},
     {"preemption", preempts, "preemption",
      "starts when 1 job has saved and stopped for it, first job 1 (j), by 01:21 UTC at the latest"},
+    {"a gone accelerator", gone, "nodes_unavailable",
+     "needs 2 nodes with 8 free accelerators each: 0 free, 1 busy, 1 with ill accelerators (n02: "
+     "accelerator 3 xid 79, and 2 more), with up to 5 accelerators free on one"},
+    {"an ill accelerator beside a job", faulty_beside_a_job, "resources",
+     "needs 1 node with 7 free accelerators each: 0 free, 1 busy, 1 with ill accelerators (n02: "
+     "accelerator 3 xid 79), with up to 6 accelerators free on one; planned to start by 01:16 UTC"},
+    {"preempted already", preempted_already, "preemption",
+     "starts when 1 job has saved and stopped for it, first job 1 (j), by 01:21 UTC at the latest"},
+    {"draining", draining, "nodes_unavailable",
+     "needs 1 node with 8 free accelerators each: 0 free, 1 draining (n01)"},
+    {"not connected", not_connected, "nodes_unavailable",
+     "needs 2 nodes with 8 free accelerators each: 1 free, 1 not connected (n02)"},
+    {"held for two", held_for_two, "resources",
+     "needs 4 nodes with 8 free accelerators each: 2 free, 2 held for job 2 until 00:18 UTC, 1 "
+     "held for job 1 until 00:18 UTC; planned to start by 00:18 UTC"},
+    {"short enough", short_enough, "queue",
+     "job 2 (j) goes first, planned for 02:16 UTC, and it fits into no gap before that; needs 2 "
+     "nodes with 8 free accelerators each: 1 free, 1 busy"},
+    {"without accelerators", no_limit_on_hosts, "nodes_unavailable",
+     "needs 1 node: 0 free, 1 drained (n01)"},
     {"busy", just_blocked, "resources",
      "needs 1 node with 8 free accelerators each: 0 free, 1 busy; planned to start by 01:16 UTC"},
 };

@@ -118,7 +118,7 @@ static void test_maintenance(void **state)
     assert_string_equal(world_job(&w, endless)->attempt->nodes[0].node->row.name, "n02");
     uint64_t long_one = submit(1, 1, 3 * HOUR);
     assert_false(runs(long_one));
-    assert_why(long_one, "resources", "1 set aside by reservation 1 from 02:");
+    assert_why(long_one, "resources", "1 due for maintenance 1 at 02:");
     uint64_t short_one = submit(1, 1, HOUR);
     assert_true(runs(short_one));
     start_all(short_one);
@@ -427,7 +427,7 @@ static void test_spares(void **state)
     assert_int_equal(core_node(w.core, 3)->row.spare_job, job);
     uint64_t other = submit(1, 1, HOUR);
     assert_false(runs(other));
-    assert_why(other, "resources", "1 spare");
+    assert_why(other, "resources", "1 kept as spare");
     start_all(job);
     world_gone(&w, 1);
     for (int i = 0; i < 4; i++) {
