@@ -51,6 +51,7 @@ CORE_TESTS := \
   tests/unit/core/test_node.c \
   tests/unit/core/test_progress.c \
   tests/unit/core/test_pump.c \
+  tests/unit/core/test_predict.c \
   tests/unit/core/test_reason.c \
   tests/unit/core/test_recover.c \
   tests/unit/core/test_job_wait.c \
