@@ -9,12 +9,14 @@
 #include <cuda_runtime_api.h>
 
 #include "lib/mem.h"
+#include "tests/gpu/bench_model.h"
 #include "tests/unit/random.h"
 #include "trainer/cuda/driver.h"
 #include "trainer/cuda/gemm.h"
 #include "trainer/cuda/grouped.h"
 #include "trainer/cuda/loss.h"
 #include "trainer/cuda/norm.h"
+#include "trainer/cuda/ops.h"
 #include "trainer/cuda/optimiser.h"
 #include "trainer/cuda/permute.h"
 #include "trainer/cuda/state.h"
@@ -384,5 +386,8 @@ int main(void)
         grouped(4, 8192, 7168, 2048, true, uneven);
     }
     rows();
+    fflush(stdout); /* what follows takes most of the device's memory */
+    bench_layer(&cuda_ops, bf16_rate);
+    bench_model(&cuda_ops, bf16_rate);
     return 0;
 }

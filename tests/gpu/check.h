@@ -54,5 +54,6 @@ void check_rows(void);
 void check_mixture(void);
 void check_grouped(void);
 void check_gemm(void);
+void check_train(void);
 
 #endif

@@ -31,6 +31,7 @@ int main(void)
     check_quantise();
     check_rows();
     check_grouped();
+    check_train();
     printf("emulated kernels: %d passed, %d failed\n", check.passed, check.failed);
     return check.failed == 0 ? 0 : 1;
 }

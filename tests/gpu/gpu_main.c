@@ -37,6 +37,7 @@ int main(int argc, char **argv)
     section("BF16 rows", check_rows);
     section("cuBLASLt", check_gemm);
     section("grouped FP8", check_grouped);
+    section("a model trained", check_train);
     printf("check_gpu: %d passed, %d failed\n", check.passed, check.failed);
     return check.failed == 0 ? 0 : 1;
 }

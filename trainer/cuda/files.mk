@@ -33,7 +33,7 @@ CUDA_CU += trainer/cuda/grouped.cu
 
 # Nothing here needs what the rest of the tree does: these rules stand alone, so that a GPU machine with no more than the toolkit, a C
 # compiler and make builds the back end and its checks.
-CUDA_FLAGS := -O2 -g -D_GNU_SOURCE -I. $(CUDA_INCLUDES)
+CUDA_FLAGS := -O2 -g -ffunction-sections -D_GNU_SOURCE -I. $(CUDA_INCLUDES)
 cuda_obj = $(patsubst %,$(BUILD)/cuda/%.o,$(1))
 $(BUILD)/cuda/%.c.o: %.c
 	@mkdir -p $(@D)
