@@ -136,6 +136,7 @@ static void page_changed(struct buf *out, const json_t *object)
     const char *by = pick_text(object, "by");
     page_text(out, "set by", by[0] != 0 ? by : "the configuration");
     page_time(out, "changed", object, "changed_at");
+    page_time(out, "last pass", object, "scheduled_at");
 }
 
 static void queue_page(const struct output *o, struct buf *out, const json_t *q)

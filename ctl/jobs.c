@@ -319,6 +319,9 @@ void job_page(const struct output *o, struct buf *out, const json_t *job)
     append_terms(out, job);
     page_time(out, "submitted", job, "submitted_at");
     job_expected(out, job);
+    if (pick(job, "ended_at") == NULL) {
+        page_time(out, "last pass", job, "scheduled_at");
+    }
     page_time(out, "started", job, "started_at");
     page_time(out, "ended", job, "ended_at");
     append_exit(out, job);

@@ -153,6 +153,7 @@ void node_page(const struct output *o, struct buf *out, const json_t *node)
     }
     page_text(out, "address", pick_text(node, "addr"));
     page_text(out, "version", pick_text(node, "version"));
+    page_time(out, "last pass", node, "scheduled_at");
     page_table(o, out, "accelerators", gpus_of(node), gpu_columns,
                sizeof gpu_columns / sizeof gpu_columns[0]);
 }

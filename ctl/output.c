@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "ctl/encode.h"
+#include "ctl/page.h"
 #include "proto/pbjson.h"
 #include "proto/pick.h"
 #include "proto/rpc.h"
@@ -114,6 +115,9 @@ int output_list(const struct output *o, struct buf *out, json_t *object,
     int rc = output_arrange(o, items, listing, err);
     if (rc == 0 && !output_object(o, out, object)) {
         rc = append_rows(o, out, items, listing, err);
+        if (o->terminal.is_tty && output_for_people(o) && !o->no_header) { /* scripts get rows */
+            page_time(out, "last pass", object, "scheduled_at");
+        }
     }
     json_decref(object);
     return rc;

@@ -19,6 +19,9 @@ void rpc_node_list(struct call *call, const ProtobufCMessage *request)
     struct err err = {0};
     Ds__NodeList *list = NULL;
     int rc = views_node_list(call->dsd->views, (const Ds__NodeListRequest *)request, &list, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &list->has_scheduled_at, &list->scheduled_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)list, &err);
 }
 
@@ -27,6 +30,9 @@ void rpc_node_show(struct call *call, const ProtobufCMessage *request)
     struct err err = {0};
     Ds__Node *node = NULL;
     int rc = views_node(call->dsd->views, ((const Ds__NodeName *)request)->name, &node, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &node->has_scheduled_at, &node->scheduled_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)node, &err);
 }
 

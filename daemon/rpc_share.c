@@ -34,6 +34,9 @@ static void answer_queue(struct call *call, const char *name)
     struct err err = {0};
     Ds__Queue *queue = NULL;
     int rc = views_queue(call->dsd->views, name, &queue, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &queue->has_scheduled_at, &queue->scheduled_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)queue, &err);
 }
 
@@ -161,6 +164,9 @@ static void answer_account(struct call *call, const char *name)
     struct err err = {0};
     Ds__Account *account = NULL;
     int rc = views_account(call->dsd->views, name, &account, &err);
+    if (rc == 0) {
+        rpc_scheduled(call->dsd, &account->has_scheduled_at, &account->scheduled_at);
+    }
     call_answer(call, rc, (ProtobufCMessage *)account, &err);
 }
 

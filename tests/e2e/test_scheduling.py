@@ -240,3 +240,28 @@ def test_plan_preempts(make_cluster):
     job = cluster.submit(urgent)
     assert cluster.wait_job(job, "COMPLETED")["state"] == "COMPLETED"
     assert cluster.job(victim)["preempted"] == 1
+
+
+def test_every_answer_says_when_the_last_pass_was(cluster):
+    """Lists and single objects of the scheduler's domain, as JSON, and the pages for people."""
+    cluster.wait_job(cluster.submit(command("true")), "COMPLETED")
+    held = cluster.submit(command("true", hold=True, account="nlp"))
+    cluster.ctl("maint", "create", "--nodes", "node1", "--start", "+1h", "--duration", "1h", "--reason", "x")
+    for words in (
+        ["job", "list"],
+        ["job", "show", held],
+        ["job", "why", held],
+        ["node", "list"],
+        ["node", "show", "node1"],
+        ["queue", "list"],
+        ["queue", "show", "default"],
+        ["account", "list"],
+        ["account", "show", "nlp"],
+        ["quota", "list"],
+        ["maint", "list"],
+        ["cluster", "status"],
+    ):
+        assert cluster.json(*words)["scheduled_at"], words
+    assert plan(cluster, command("true"), 0)["scheduled_at"]
+    for words in (["job", "show", held], ["job", "why", held], ["node", "show", "node1"], ["queue", "show", "default"], ["account", "show", "nlp"], ["cluster", "status"]):
+        assert "last pass" in cluster.ctl(*words).stdout, words

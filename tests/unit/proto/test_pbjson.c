@@ -131,7 +131,8 @@ static void test_types(void **state)
     assert_json(&node.base, NULL,
                 "{\"name\":\"UP\",\"state\":\"UP\",\"reason\":null,\"by\":null,\"since\":\"1970-01-"
                 "01T00:00:01.000Z\",\"gpus\":[],"
-                "\"last_seen_at\":null,\"addr\":null,\"version\":null,\"connected\":null}");
+                "\"last_seen_at\":null,\"addr\":null,\"version\":null,\"connected\":null,"
+                "\"scheduled_at\":null}");
     Ds__EventListRequest request = DS__EVENT_LIST_REQUEST__INIT;
     request.has_since = 1;
     request.since = 5; /* a sequence number, not a time */
