@@ -231,10 +231,39 @@ static bool check(struct core *core, const struct input *in)
     return true;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return (a == NULL) == (b == NULL) && (a == NULL || strcmp(a, b) == 0);
+}
+
+/* The same window, planned by the same person and live: whoever got no answer asks again. */
+static const struct reservation *find_same(const struct core *core,
+                                           const struct input_reservation *w)
+{
+    for (size_t i = 0; i < core->reservation_count; i++) {
+        const struct reservation *r = core->reservations[i];
+        bool has_begun = r->row.start_ms <= core->now_ms && w->start_ms <= core->now_ms;
+        if (reservation_is_live(r) && (r->row.kind == RESERVATION_MAINT) == w->is_maint &&
+            r->row.end_ms == w->end_ms && (has_begun || r->row.start_ms == w->start_ms) &&
+            same_text(r->row.nodes, w->nodes) && same_text(r->row.reason, w->reason) &&
+            same_text(r->row.by_user, w->by_user) &&
+            (w->is_maint ||
+             (same_text(r->row.user, w->user) && same_text(r->row.account, w->account)))) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
 void reservation_create(struct core *core, const struct input *in)
 {
     const struct input_reservation *w = &in->u.reservation;
     if (!check(core, in)) {
+        return;
+    }
+    const struct reservation *same = find_same(core, w);
+    if (same != NULL) {
+        core_reply_id(core, in, same->row.id);
         return;
     }
     struct reservation_row row = {

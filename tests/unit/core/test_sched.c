@@ -105,6 +105,22 @@ static void test_fair_share(void **state)
 
 /* ---------------------------------------------------------------- maintenance */
 
+/* Whoever got no answer may ask again: the window is planned once. Another one is another. */
+static void test_window_twice(void **state)
+{
+    (void)state;
+    nodes(2, 1);
+    uint64_t id = maintain("n01", T0 + 2 * HOUR, HOUR);
+    assert_int_equal(maintain("n01", T0 + 2 * HOUR, HOUR), id);
+    assert_int_equal(w.core->reservation_count, 1);
+    assert_int_equal(maintain("n02", T0 + 2 * HOUR, HOUR), 2);
+    assert_int_equal(maintain("n01", T0 + 2 * HOUR, 2 * HOUR), 3);
+    struct input in = {.kind = INPUT_RESERVATION_CANCEL, .token = ++w.token};
+    in.u.reservation.id = id;
+    world_step(&w, &in);
+    assert_int_equal(maintain("n01", T0 + 2 * HOUR, HOUR), 4);
+}
+
 /* A job whose limit crosses the window does not start there, one that is done before does; at the
  * window's start the node is MAINT, what still runs goes back to the queue, and it comes back. */
 static void test_maintenance(void **state)
@@ -672,6 +688,7 @@ int main(void)
         TEST(test_no_starvation),
         TEST(test_priority),
         TEST(test_fair_share),
+        TEST(test_window_twice),
         TEST(test_maintenance),
         TEST(test_queue_limits),
         TEST(test_quota),
