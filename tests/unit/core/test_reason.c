@@ -60,7 +60,7 @@ static uint64_t of_the_issue(void)
     fail_all(failed);
     fail_all(failed);
     for (int i = 30; i <= 32; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "n%02d", i);
         world_node_order(&w, INPUT_NODE_DRAIN, name);
     }
