@@ -125,5 +125,5 @@ int backend_open(enum backend kind, struct backend_place place, const struct op_
         return 0;
     }
     TRY(load_for(place.ranks, &plugin, err));
-    return plugin->open(place.local_rank, op, err);
+    return plugin->open(place.local_rank, place.plan, op, err);
 }

@@ -9,6 +9,7 @@ struct backend_place {
     uint32_t ranks;      /* of the whole job */
     uint32_t local_rank; /* on this machine: the number of its device */
     int threads;         /* of the CPU back end */
+    const char *plan;    /* what to say when device memory runs out; borrowed for good */
 };
 
 /* Whether this many ranks, all of them on this machine, could be opened. ERR_CONFIG says why not.

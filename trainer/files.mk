@@ -46,6 +46,7 @@ TRAINER_SRC += trainer/report.c
 TRAINER_SRC += trainer/pipeline.c
 TRAINER_SRC += trainer/profile.c
 TRAINER_SRC += trainer/train.c
+TRAINER_SRC += trainer/memory_text.c
 TRAINER_SRC += trainer/spec_file.c
 TRAINER_SRC += trainer/run.c
 TRAINER_SRC += trainer/run_dir.c

@@ -8,7 +8,7 @@
 #include "trainer/op.h"
 
 /* Changes with this header and with anything in op.h. */
-#define OP_PLUGIN_ABI    2
+#define OP_PLUGIN_ABI    3
 #define OP_PLUGIN_SYMBOL "dsop_plugin"
 
 struct op_plugin {
@@ -17,8 +17,9 @@ struct op_plugin {
     const char *built;    /* for people: with what, for what */
     /* Could ranks 0 to ranks - 1 of this machine each have a device? Looks only. */
     int (*check)(uint32_t ranks, struct err *err);
-    /* Takes device number `device`, the calling process's for good. */
-    int (*open)(uint32_t device, const struct op_table **op, struct err *err);
+    /* Takes device number `device`, the calling process's for good. plan: a sentence on what this
+     * rank needs, said when memory runs out; borrowed for good. */
+    int (*open)(uint32_t device, const char *plan, const struct op_table **op, struct err *err);
     /* A group of ranks whose tensors are in the back end's memory; after open. As
      * comm_gloo_create(), without an address. */
     int (*comm)(struct comm **c, const struct comm_store *store, const char *prefix, uint32_t rank,

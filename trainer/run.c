@@ -19,6 +19,7 @@
 #include "trainer/backend.h"
 #include "trainer/comm.h"
 #include "trainer/flight_comm.h"
+#include "trainer/memory_text.h"
 #include "trainer/mesh.h"
 #include "trainer/op.h"
 #include "trainer/profile.h"
@@ -280,8 +281,11 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     char address[256];
     const struct op_table *op = NULL;
     TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
+    /* never freed: it is wanted whenever memory runs out */
+    static char *plan;
+    plan = memory_text(&spec->train, config, place->world, mesh.pipeline_index);
     const struct backend_place here = {place->world, (uint32_t)place->local_rank,
-                                       (int)place->threads};
+                                       (int)place->threads, plan};
     TRY(backend_open(spec->train.backend, here, &op, err));
     TRY(reporter_create(&reporter, place->socket, place->job, place->epoch, place->rank, err));
     struct train_options options = {

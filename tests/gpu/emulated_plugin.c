@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "trainer/cuda/no_memory.h"
 #include "trainer/cuda/ops.h"
 #include "trainer/cuda/state.h"
 #include "trainer/op_plugin.h"
@@ -32,15 +33,27 @@ static void allow(int what)
     }
 }
 
+/* What the stand-in for a GPU has: EMULATED_MEMORY in bytes, or all of the addresses. */
+static size_t size(void)
+{
+    const char *given = getenv("EMULATED_MEMORY");
+    size_t bytes = given != NULL ? strtoull(given, NULL, 10) : MEMORY;
+    return bytes < MEMORY ? bytes : MEMORY;
+}
+
 static void *take(size_t bytes)
 {
-    size_t rounded = (bytes + 4095) / 4096 * 4096;
+    size_t rounded = (bytes + 4095) / 4096 * 4096, all = size();
     if (memory == NULL) {
         memory = mmap(NULL, MEMORY, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     }
-    if (memory == MAP_FAILED || MEMORY - used < rounded) {
-        fprintf(stderr, "the emulated device is full\n");
-        exit(71);
+    if (memory == MAP_FAILED) {
+        perror("mmap");
+        abort();
+    }
+    size_t left = all > used ? all - used : 0;
+    if (left < rounded + 4096) {
+        no_memory(bytes, left, all);
     }
     used += rounded + 4096; /* a gap */
     return memory + used - rounded - 4096;
@@ -171,10 +184,11 @@ static int look(uint32_t ranks, struct err *err)
     return 0;
 }
 
-static int start(uint32_t device, const struct op_table **op, struct err *err)
+static int start(uint32_t device, const char *plan, const struct op_table **op, struct err *err)
 {
     static double partial[STATE_PARTIALS], sums[1];
     (void)device, (void)err;
+    no_memory_plan(plan);
     cuda_state.partial = partial;
     cuda_state.sums = sums;
     cuda_state.multiprocessors = 4;

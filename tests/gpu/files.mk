@@ -5,10 +5,13 @@ CHECKS += check-emulated
 CHECK_SHARED := tests/gpu/check.c tests/gpu/check_ops.c tests/gpu/check_mixture.c tests/gpu/check_quantise.c tests/gpu/check_rows.c \
     tests/gpu/check_grouped.c tests/gpu/check_train.c tests/gpu/trained.c tests/gpu/plain_blas.c
 
+FLAGS_tests/gpu/plain_blas.c := -O3
+
 # Emulated: the kernels by the C++ compiler, over tests/gpu/emulate.hh.
 emulated := $(BUILD)/tests/check_emulated
 EMULATED_CU := $(CUDA_CU)
-EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c
+EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c \
+    trainer/cuda/no_memory.c
 emulated_obj := $(patsubst %,$(BUILD)/emulated/%.o,$(EMULATED_CU) tests/gpu/emulate.cc)
 $(emulated_obj): $(BUILD)/emulated/%.o: % $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -19,7 +22,7 @@ $(emulated): $(call obj,$(EMULATED_C)) $(emulated_obj) $(trainer_a) $(proto_a) $
 CHECK_PROGRAMS += $(emulated)
 # The same as a plug-in, for tests/trainer/test_backend.py: dstrain runs on it.
 emulated_plugin := $(BUILD)/tests/emulated/dsop_cuda.so
-$(emulated_plugin): $(call cuda_obj,tests/gpu/emulated_plugin.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c lib/err.c) $(emulated_obj)
+$(emulated_plugin): $(call cuda_obj,tests/gpu/emulated_plugin.c tests/gpu/emulated_gemm.c trainer/cuda/ops.c trainer/cuda/linear.c trainer/cuda/attention.c trainer/cuda/no_memory.c lib/err.c) $(emulated_obj)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) -shared -Wl,-Bsymbolic -o $@ $^ -lm
 CHECK_PROGRAMS += $(emulated_plugin)

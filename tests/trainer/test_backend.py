@@ -160,9 +160,10 @@ def test_plug_in_shows_one_function():
 
 
 EMULATED = os.path.join(os.path.dirname(BIN), "tests", "emulated")
+emulated = pytest.mark.skipif(not os.path.exists(os.path.join(EMULATED, "dsop_cuda.so")), reason="not built: make check-trainer builds it")
 
 
-@pytest.mark.skipif(not os.path.exists(os.path.join(EMULATED, "dsop_cuda.so")), reason="not built: make check-trainer builds it")
+@emulated
 @pytest.mark.parametrize("precision", ["fp32", "fp8"])
 def test_trains_on_emulated_device(trainer, precision):
     """The whole trainer on the CUDA back end's kernels, emulated, with device memory that nobody else can touch: the CPU's losses, and a
@@ -176,6 +177,27 @@ def test_trains_on_emulated_device(trainer, precision):
         assert gpu[step]["loss"] == pytest.approx(wanted["loss"], rel=5e-3), step
     again = trainer.run("again", "--backend", "cuda", "--resume", trainer_checkpoint(trainer, "cuda", 2), env=there)
     assert again.metrics()[3]["loss"] == gpu[3]["loss"] and again.metrics()[3]["grad_norm"] == gpu[3]["grad_norm"]
+
+
+@emulated
+@pytest.mark.parametrize(
+    "shape, knob",
+    [
+        ({"sequence_length": 256, "micro_batch": 8, "global_batch": 8}, "lower train.micro_batch"),
+        ({"sequence_length": 256, "micro_batch": 1, "global_batch": 1}, "lower train.sequence_length"),
+        ({"sequence_length": 4, "micro_batch": 1, "global_batch": 1}, "take a smaller model"),
+    ],
+)
+def test_out_of_device_memory(trainer, shape, knob):
+    """What is wanted, what is free, what the plan comes to, and the knob that lowers the largest part of it."""
+    trainer.write(precision="fp8", steps=1, valid_every=0, **shape)
+    run = trainer.start("full", "--backend", "cuda", env={"DS_PLUGIN_DIR": EMULATED, "EMULATED_MEMORY": "1000000"})
+    run.process.wait(timeout=60)
+    run.read_output()
+    assert run.process.returncode == 71, run.stderr
+    (line,) = [line for line in run.stderr.splitlines() if "out of device memory" in line]
+    assert re.search(r"wants [\d.]+ GB in one piece, 0\.00\d of 0\.001 GB are free; the plan of this rank needs \d+\.\d+ GB: weights", line), line
+    assert knob in line
 
 
 def trainer_checkpoint(trainer, run, step):

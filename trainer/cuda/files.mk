@@ -10,6 +10,7 @@ CUDA_C :=
 CUDA_C += trainer/cuda/plugin.c
 CUDA_C += trainer/cuda/driver.c
 CUDA_C += trainer/cuda/state.c
+CUDA_C += trainer/cuda/no_memory.c
 CUDA_C += trainer/cuda/ops.c
 CUDA_C += trainer/cuda/tensor_map.c
 CUDA_C += trainer/cuda/gemm.c

@@ -1,16 +1,7 @@
 /* Device memory, and the plain loops over it. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "trainer/cuda/each.cuh"
+#include "trainer/cuda/no_memory.h"
 #include "trainer/cuda/ops.h"
-
-#define EXIT_NO_MEMORY 71
-
-static double gib(size_t bytes)
-{
-    return (double)bytes / (1 << 30);
-}
 
 void *ops_alloc(size_t bytes)
 {
@@ -20,12 +11,7 @@ void *ops_alloc(size_t bytes)
         size_t left = 0, all = 0;
         (void)cudaGetLastError();
         (void)cudaMemGetInfo(&left, &all);
-        fprintf(stderr,
-                "out of device memory: a part of the model wants %.2f GiB in one piece, %.2f of "
-                "%.2f GiB are free (lower train.micro_batch or train.sequence_length; or more "
-                "ranks: train.parallel)\n",
-                gib(bytes), gib(left), gib(all));
-        exit(EXIT_NO_MEMORY);
+        no_memory(bytes, left, all);
     }
     state_check((int)cudaMemsetAsync(p, 0, bytes, cuda_state.stream), "clear new memory");
     return p;

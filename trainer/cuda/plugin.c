@@ -3,6 +3,7 @@
 
 #include "trainer/cuda/comm_nccl.h"
 #include "trainer/cuda/driver.h"
+#include "trainer/cuda/no_memory.h"
 #include "trainer/cuda/ops.h"
 #include "trainer/cuda/state.h"
 #include "trainer/op_plugin.h"
@@ -10,10 +11,12 @@
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
 
-static int plugin_open(uint32_t device, const struct op_table **op, struct err *err)
+static int plugin_open(uint32_t device, const char *plan, const struct op_table **op,
+                       struct err *err)
 {
     TRY(driver_check(device + 1, err));
     TRY(state_open(device, err));
+    no_memory_plan(plan);
     *op = &cuda_ops;
     return 0;
 }
