@@ -112,7 +112,8 @@ static int choose_resume(struct launcher *l, const char *resume, struct err *err
 static void on_commit(void *ctx, uint64_t step, uint64_t bytes)
 {
     struct launcher *l = ctx;
-    run_dir_committed(&l->dir, step, l->spec.checkpoint.keep);
+    const struct guard_spec *guard = &l->spec.train.guard;
+    run_dir_committed(&l->dir, step, l->spec.checkpoint.keep, guard->enabled ? guard->rollback : 0);
     log_info("checkpoint of step %" PRIu64 " committed: %" PRIu64 " bytes in %s/step-%010" PRIu64,
              step, bytes, l->dir.ckpt_dir, step);
 }

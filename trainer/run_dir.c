@@ -198,17 +198,49 @@ const char *run_dir_newest(const struct run_dir *d)
     return NULL;
 }
 
-void run_dir_committed(struct run_dir *d, uint64_t step, uint32_t keep)
+static void forget(struct run_dir *d, size_t i)
+{
+    struct err why = {0};
+    if (file_remove_tree(d->ckpts[i].path, &why) != 0) {
+        log_warn("%s", why.text);
+    }
+    free(d->ckpts[i].path);
+    memmove(d->ckpts + i, d->ckpts + i + 1, (--d->count - i) * sizeof *d->ckpts);
+}
+
+/* The oldest on the way to it that lies in one stretch of `rollback` steps stands for it. */
+static bool stands_for_its_stretch(const struct run_dir *d, size_t i, uint64_t rollback)
+{
+    uint64_t step = d->ckpts[i].step;
+    while (i-- > 0) {
+        if (d->ckpts[i].step < step) { /* else the run went back behind it since */
+            return d->ckpts[i].step / rollback != step / rollback;
+        }
+    }
+    return true;
+}
+
+/* As the coordinator does (daemon/core/retention.c): beyond the newest `keep`, one a stretch of
+ * `rollback` steps, up to one from which the guard could go back twice. */
+void run_dir_committed(struct run_dir *d, uint64_t step, uint32_t keep, uint64_t rollback)
 {
     char path[PATH_MAX];
+    uint64_t lowest = UINT64_MAX; /* of the later ones */
+    size_t kept = 0;
     snprintf(path, sizeof path, "%s/step-%010" PRIu64, d->ckpt_dir, step);
     add(d, d->epoch, step, path);
-    while (d->count > keep) {
-        struct err why = {0};
-        if (file_remove_tree(d->ckpts[0].path, &why) != 0) {
-            log_warn("%s", why.text);
+    bool reaches_back = rollback == 0;
+    for (size_t i = d->count; i-- > 0;) {
+        uint64_t here = d->ckpts[i].step;
+        bool on_the_way = here < lowest;
+        bool spare = reaches_back || !on_the_way || !stands_for_its_stretch(d, i, rollback);
+        if (++kept > keep && spare) {
+            forget(d, i);
+            continue;
         }
-        free(d->ckpts[0].path);
-        memmove(d->ckpts, d->ckpts + 1, --d->count * sizeof *d->ckpts);
+        if (on_the_way) {
+            lowest = here;
+            reaches_back = reaches_back || (step >= here && (step - here) / 2 >= rollback);
+        }
     }
 }

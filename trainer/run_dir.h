@@ -33,7 +33,8 @@ void run_dir_close(struct run_dir *d);
 /* Path of the newest checkpoint whose shards are whole, with a warning for each that is not; NULL
  * when there is none. */
 const char *run_dir_newest(const struct run_dir *d);
-/* A checkpoint of this epoch was committed: keeps the newest `keep`, removes older ones. */
-void run_dir_committed(struct run_dir *d, uint64_t step, uint32_t keep);
+/* A checkpoint of this epoch was committed: keeps the newest `keep` and, where the guard goes back
+ * `rollback` steps (0: it does not), older ones to go back to, four at most; removes the others. */
+void run_dir_committed(struct run_dir *d, uint64_t step, uint32_t keep, uint64_t rollback);
 
 #endif

@@ -319,6 +319,59 @@ static void commit(struct run_dir *d, uint64_t step, bool with_manifest)
     }
 }
 
+static void expect_steps(const struct run_dir *d, const uint64_t *steps, size_t count)
+{
+    assert_int_equal(d->count, count);
+    for (size_t i = 0; i < count; i++) {
+        char manifest[512];
+        assert_int_equal(d->ckpts[i].step, steps[i]);
+        snprintf(manifest, sizeof manifest, "%s/MANIFEST.json", d->ckpts[i].path);
+        assert_int_equal(access(manifest, F_OK), 0);
+    }
+}
+
+/* After every commit there is a checkpoint from which the guard can go back twice, as soon as the
+ * run is that long, and never more than keep and four; what a rollback gave up does not stand in
+ * for one. */
+static void test_keeps_for_the_guard(void **state)
+{
+    (void)state;
+    char out[96];
+    struct run_dir d;
+    struct err err = {0};
+    snprintf(out, sizeof out, "%s/guarded", dir);
+    assert_int_equal(run_dir_open(&d, out, NULL, &err), 0);
+    for (uint64_t step = 10; step <= 1000; step += 10) {
+        commit(&d, step, true);
+        run_dir_committed(&d, step, 2, 100);
+        assert_true(d.count <= 2 + 4);
+        assert_int_equal(d.ckpts[d.count - 1].step, step);
+        assert_true(step == 10 || d.ckpts[d.count - 2].step == step - 10);
+        for (uint64_t back = 100; back <= 200 && back + 10 <= step; back += 100) {
+            size_t i = d.count;
+            while (i > 0 && d.ckpts[i - 1].step > step - back) {
+                i--;
+            }
+            assert_true(i > 0);
+        }
+    }
+    expect_steps(&d, (const uint64_t[]){800, 900, 990, 1000}, 4);
+    run_dir_close(&d);
+
+    /* back to 800: 900 and on are of the way that was given up */
+    assert_int_equal(run_dir_open(&d, out, NULL, &err), 0);
+    commit(&d, 810, true);
+    run_dir_committed(&d, 810, 2, 100);
+    expect_steps(&d, (const uint64_t[]){800, 1000, 810}, 3);
+    commit(&d, 820, true);
+    run_dir_committed(&d, 820, 2, 100);
+    expect_steps(&d, (const uint64_t[]){800, 810, 820}, 3);
+    commit(&d, 830, true);
+    run_dir_committed(&d, 830, 2, 0); /* the guard is off */
+    expect_steps(&d, (const uint64_t[]){820, 830}, 2);
+    run_dir_close(&d);
+}
+
 /* Each start is a new epoch; committed checkpoints are found oldest first over epochs, the rest is
  * removed at the end; `keep` counts over epochs; a second user is refused. */
 static void test_run_dir(void **state)
@@ -347,7 +400,7 @@ static void test_run_dir(void **state)
     assert_int_equal(d.ckpts[1].step, 100);
     assert_null(run_dir_newest(&d)); /* {} is no manifest */
     commit(&d, 30, true);
-    run_dir_committed(&d, 30, 2);
+    run_dir_committed(&d, 30, 2, 0);
     assert_int_equal(d.count, 2);
     run_dir_close(&d);
 
@@ -420,7 +473,8 @@ int main(void)
         cmocka_unit_test(test_store),   cmocka_unit_test(test_commit),
         cmocka_unit_test(test_metrics), cmocka_unit_test(test_commit_fails),
         cmocka_unit_test(test_stale),   cmocka_unit_test(test_garbage),
-        cmocka_unit_test(test_run_dir), cmocka_unit_test(test_line),
+        cmocka_unit_test(test_run_dir), cmocka_unit_test(test_keeps_for_the_guard),
+        cmocka_unit_test(test_line),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
