@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/buf.h"
 #include "lib/clock.h"
@@ -14,6 +15,9 @@
 #include "trainer/reshard.h"
 #include "trainer/safetensors.h"
 #include "trainer/shard_file.h"
+
+/* Floats on their way from a back end to a file. */
+#define BAND ((size_t)1 << 20)
 
 struct ckpt_saver {
     const struct op_table *op;
@@ -24,8 +28,9 @@ struct ckpt_saver {
 
     struct ckpt_tensor *owned; /* the ones this rank writes */
     size_t owned_count;
-    float *copy; /* their values at the step of the save in flight */
+    float *copy; /* their values at the step of the save in flight; a band of them in the last */
     size_t copy_bytes;
+    bool last; /* of the save in flight: no copy */
     uint64_t step;
     char *layout; /* owned; the facts of that step */
     _Atomic int64_t stall_ms;
@@ -93,6 +98,30 @@ static void build_header(const struct ckpt_saver *s, struct buf *header)
     free(names);
 }
 
+static void read_tensor(const struct ckpt_saver *s, const struct ckpt_tensor *t, size_t first,
+                        size_t count, float *to)
+{
+    if (t->host) {
+        memcpy(to, t->data + first, count * sizeof *to);
+    } else {
+        s->op->copy_to_host(to, t->data + first, count * sizeof *to);
+    }
+}
+
+/* From where they are, a band at a time. */
+static int write_tensors(struct ckpt_saver *s, struct shard_file *file, struct err *err)
+{
+    for (size_t i = 0; i < s->owned_count; i++) {
+        const struct ckpt_tensor *t = &s->owned[i];
+        for (size_t first = 0; first < t->count; first += BAND) {
+            size_t count = t->count - first < BAND ? t->count - first : BAND;
+            read_tensor(s, t, first, count, s->copy);
+            TRY(shard_file_write(file, s->copy, count * sizeof *s->copy, err));
+        }
+    }
+    return 0;
+}
+
 static int write_file(struct ckpt_saver *s, const char *path, struct ckpt_shard *shard,
                       struct err *err)
 {
@@ -102,7 +131,9 @@ static int write_file(struct ckpt_saver *s, const char *path, struct ckpt_shard 
     build_header(s, &header);
     TRY_GOTO(shard_file_create(&file, path, header.len + s->copy_bytes, err), out);
     TRY_GOTO(shard_file_write(&file, header.data, header.len, err), out);
-    TRY_GOTO(shard_file_write(&file, s->copy, s->copy_bytes, err), out);
+    TRY_GOTO(s->last ? write_tensors(s, &file, err)
+                     : shard_file_write(&file, s->copy, s->copy_bytes, err),
+             out);
     rc = shard_file_commit(&file, shard->xxh3, shard->sha256, err);
     shard->bytes = file.bytes;
 out:
@@ -133,15 +164,19 @@ static void copy_tensors(struct ckpt_saver *s, bool host)
     float *to = s->copy;
     for (size_t i = 0; i < s->owned_count; i++) {
         const struct ckpt_tensor *t = &s->owned[i];
-        if (host && t->host) {
-            for (size_t k = 0; k < t->count; k++) {
-                to[k] = t->data[k];
-            }
-        } else if (!host && !t->host) {
-            s->op->copy_to_host(to, t->data, t->count * sizeof *to);
+        if (t->host == host) {
+            read_tensor(s, t, 0, t->count, to);
         }
         to += t->count;
     }
+}
+
+static void tell_copied(struct ckpt_saver *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->copied = true;
+    pthread_cond_signal(&s->copied_now);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *save_main(void *arg)
@@ -150,13 +185,15 @@ static void *save_main(void *arg)
     int64_t start = clock_boot_ms();
     struct ckpt_shard shard = {
         .step = s->step, .rank = s->rank, .world = s->world, .layout = s->layout};
-    copy_tensors(s, false);
-    pthread_mutex_lock(&s->lock);
-    s->copied = true;
-    pthread_cond_signal(&s->copied_now);
-    pthread_mutex_unlock(&s->lock);
+    if (!s->last) {
+        copy_tensors(s, false);
+        tell_copied(s);
+    }
     struct err why = {0};
     int rc = write_shard(s, &shard, &why);
+    if (s->last) {
+        tell_copied(s);
+    }
     if (rc == 0) {
         shard.write_ms = clock_boot_ms() - start;
         shard.stall_ms = atomic_load(&s->stall_ms);
@@ -205,12 +242,15 @@ bool ckpt_saver_failed(struct ckpt_saver *s)
     return atomic_load(&s->failed);
 }
 
-int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *stall_ms,
+int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, bool last, int64_t *stall_ms,
               struct err *err)
 {
     int64_t start = clock_boot_ms();
     TRY(ckpt_saver_wait(s, err));
-    copy_tensors(s, true);
+    s->last = last;
+    if (!last) {
+        copy_tensors(s, true);
+    }
     s->copied = false;
     s->step = facts->step;
     free(s->layout);

@@ -42,12 +42,13 @@ struct ckpt_saver *ckpt_saver_create(const struct ckpt_tensors *tensors, const s
 /* Waits for a save in flight. */
 void ckpt_saver_destroy(struct ckpt_saver *s);
 
-/* Of the copy, which this process has from the first save on. */
+/* Of the copy, which this process has from the first save on that is not the last. */
 size_t ckpt_saver_bytes(const struct ckpt_saver *s);
 /* Waits for the save before this one, begins to copy, returns; *stall_ms: how long that took. The
  * tensors may be read but not changed until ckpt_saver_copied. An error of the save before is
- * returned here. */
-int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, int64_t *stall_ms,
+ * returned here. last: nothing is computed beside it, so the tensors are written from where they
+ * are, and the process takes no memory for a copy; ckpt_saver_copied waits for the file then. */
+int ckpt_save(struct ckpt_saver *s, const struct ckpt_facts *facts, bool last, int64_t *stall_ms,
               struct err *err);
 /* Waits until the save in flight, if any, has its copy: weights change next. Returns the ms it
  * took, which are none where forward and backward passes lie in between. */

@@ -514,12 +514,13 @@ static void note_sources(struct train *t)
     }
 }
 
-static int save(struct train *t, struct err *err)
+/* last: this process trains no further. */
+static int save(struct train *t, bool last, struct err *err)
 {
     TRY(compare_replicas(t, err));
     note_sources(t);
     int64_t stall_ms = 0;
-    int rc = ckpt_save(t->saver, &t->at, &stall_ms, err);
+    int rc = ckpt_save(t->saver, &t->at, last, &stall_ms, err);
     t->stall_ms += stall_ms;
     t->saved_at_ms = clock_boot_ms();
     return rc;
@@ -578,7 +579,7 @@ static int nothing_to_do(struct train *t, struct err *err)
     if (t->o->resume_dir == NULL || watch_owns(&t->watch, t->o->resume_dir)) {
         return 0;
     }
-    TRY(agree(t->o->world, save(t, err), "checkpoint", err));
+    TRY(agree(t->o->world, save(t, true, err), "checkpoint", err));
     return finish_saves(t, err);
 }
 
@@ -599,7 +600,7 @@ static int loop(struct train *t, struct err *err)
         bool last = t->at.step == t->spec->steps;
         bool stop = sums[STOP] > 0 && !last;
         if (sums[SAVE] > 0 || last || stop) {
-            int rc = save(t, err);
+            int rc = save(t, last || stop, err);
             TRY(agree(t->o->world, rc, "checkpoint", err));
         } else if (compare_is_due(t)) {
             TRY(compare_replicas(t, err));

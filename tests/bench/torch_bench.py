@@ -194,6 +194,7 @@ def compare(name, folder, with_torch, rows):
     median, peak = products(model)
     rows.append((f"{name}: products of a step, of OpenBLAS's own peak of {peak} GFLOP/s a thread", f"{median} = {100 * median / peak:.0f} %", ">= 80 %"))
     rows.append((f"{name}: held up by a checkpoint every 10 steps", f"{stall(ours):.2f} %", "< 1 %"))
+    rows.append((f"{name}: peak memory MiB of that, with a checkpoint's copy", f"{ours.peak:.0f}", "-"))
 
 
 def main():

@@ -230,7 +230,8 @@ static void fixture_init(struct fixture *x, double value)
                         {"model.norm.weight", 8, 1, true, -1},
                         {"model.layers.1.mlp.experts.0.up_proj.weight", 4, 8, false, 0},
                         {"model.layers.1.mlp.experts.1.up_proj.weight", 4, 8, false, 1},
-                        {"lm_head.weight", 10, 8, false, -1}};
+                        /* more than a band of the writer */
+                        {"lm_head.weight", 1100, 1024, false, -1}};
     *x = (struct fixture){.op = op_cpu(1)};
     for (int p = 0; p < PARAMS; p++) {
         struct param *q = &x->params[p];
@@ -305,7 +306,8 @@ static void publish(struct fixture *x, const char *folder)
 }
 
 /* Saves as `world` data-parallel ranks, one after the other; commits. */
-static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder, size_t bytes)
+static void save_as(struct fixture *x, uint32_t world, uint64_t step, bool last, char *folder,
+                    size_t bytes)
 {
     struct ckpt_facts facts = facts_of(step);
     manifest_fini(&x->manifest);
@@ -319,7 +321,7 @@ static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder,
         assert_int_equal(mesh_init(&mesh, world, r, 1, 1, NULL), 0);
         ckpt_tensors_init(&tensors, &x->optim, &x->router, 1, &mesh, false);
         struct ckpt_saver *s = ckpt_saver_create(&tensors, x->op, dir, r, world, 1, on_durable, x);
-        assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0);
+        assert_int_equal(ckpt_save(s, &facts, last, &stall, &err), 0);
         assert_int_equal(ckpt_saver_wait(s, &err), 0);
         assert_false(ckpt_saver_failed(s));
         ckpt_saver_destroy(s);
@@ -327,6 +329,11 @@ static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder,
     }
     snprintf(folder, bytes, "%s/step-%010llu", dir, (unsigned long long)step);
     publish(x, folder);
+}
+
+static void save(struct fixture *x, uint32_t world, uint64_t step, char *folder, size_t bytes)
+{
+    save_as(x, world, step, false, folder, bytes);
 }
 
 static int load_content(struct fixture *y, const char *folder, enum ckpt_content content,
@@ -425,7 +432,7 @@ static void test_snapshot(void **state)
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
     ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh, false);
     struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, 1, on_durable, &x);
-    assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0);
+    assert_int_equal(ckpt_save(s, &facts, false, &stall, &err), 0);
     x.bias[0] = 99;
     assert_true(ckpt_saver_copied(s) >= 0);
     for (int p = 0; p < PARAMS; p++) {
@@ -442,6 +449,27 @@ static void test_snapshot(void **state)
     fixture_fini(&x);
     fixture_fini(&y);
     fixture_fini(&z);
+}
+
+/* A last save has no copy to write from, and is the same file. */
+static void test_last(void **state)
+{
+    (void)state;
+    for (uint32_t world = 1; world <= 2; world++) {
+        struct fixture x;
+        char folder[128];
+        char digests[2][sizeof x.manifest.shards->sha256];
+        fixture_init(&x, 1.5);
+        save_as(&x, world, 60 + world, false, folder, sizeof folder);
+        for (uint32_t r = 0; r < world; r++) {
+            strcpy(digests[r], x.manifest.shards[r].sha256);
+        }
+        save_as(&x, world, 60 + world, true, folder, sizeof folder);
+        for (uint32_t r = 0; r < world; r++) {
+            assert_string_equal(x.manifest.shards[r].sha256, digests[r]);
+        }
+        fixture_fini(&x);
+    }
 }
 
 /* Puts a forged shard in place of shard `rank`, with digests that fit: only the content lies. */
@@ -555,13 +583,13 @@ static void test_save_fails(void **state)
     assert_int_equal(mesh_init(&mesh, 1, 0, 1, 1, NULL), 0);
     ckpt_tensors_init(&tensors, &x.optim, &x.router, 1, &mesh, false);
     struct ckpt_saver *s = ckpt_saver_create(&tensors, x.op, dir, 0, 1, 1, on_durable, &x);
-    assert_int_equal(ckpt_save(s, &facts, &stall, &err), 0); /* the thread finds out */
+    assert_int_equal(ckpt_save(s, &facts, false, &stall, &err), 0); /* the thread finds out */
     assert_int_equal(ckpt_saver_wait(s, &err), ERR_IO);
     assert_true(ckpt_saver_failed(s));
     assert_non_null(strstr(err.text, "step-0000000090"));
     assert_non_null(strstr(err.text, "untouched"));
     facts.step = 91;
-    assert_int_equal(ckpt_save(s, &facts, &stall, &err), ERR_IO);
+    assert_int_equal(ckpt_save(s, &facts, false, &stall, &err), ERR_IO);
     ckpt_saver_destroy(s);
     ckpt_tensors_fini(&tensors);
     fixture_fini(&x);
@@ -573,7 +601,8 @@ int main(void)
         cmocka_unit_test(test_deal),           cmocka_unit_test(test_facts),
         cmocka_unit_test(test_facts_of_a_run), cmocka_unit_test(test_weights),
         cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_forged),         cmocka_unit_test(test_save_fails),
+        cmocka_unit_test(test_last),           cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_save_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
