@@ -54,7 +54,7 @@ static int read_list(struct ctl *ctl, uint64_t limit, json_t **list, struct err 
         uint64_t last = page->n_items > 0 ? page->items[page->n_items - 1]->id : 0;
         bool more = page->truncated && last != 0 && (before == 0 || last < before);
         before = last;
-        json_t *object = output_rows(&ctl->output, page, "ds/job-list/v1");
+        json_t *object = output_rows(&ctl->output, page, "ds/job-list/v1", &job_listing);
         if (*list == NULL) {
             *list = object;
         } else {

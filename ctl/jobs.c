@@ -84,7 +84,9 @@ static const struct column job_columns[] = {
     {"NODELIST", "nodes", COLUMN_WIDE, cell_nodes, NULL},
     {"REASON", "reason.text", 0, NULL, NULL},
 };
-const struct listing job_listing = LISTING("job", "id", job_columns);
+static const char *const job_also[] = {"gpus_per_node", "nodes_requested", "started_at", "ended_at",
+                                       NULL};
+const struct listing job_listing = LISTING_ALSO("job", "id", job_columns, job_also);
 
 /* ---- the page */
 

@@ -38,12 +38,42 @@ json_t *output_json(void *message, const char *schema)
     return object;
 }
 
-json_t *output_rows(const struct output *o, void *message, const char *schema)
+/* Whether the path (progress.step) begins with the field. */
+static bool is_in(const char *path, const char *field)
+{
+    size_t len = strlen(field);
+    return strncmp(path, field, len) == 0 && (path[len] == 0 || path[len] == '.');
+}
+
+struct reader {
+    const struct listing *listing;
+    bool all; /* its columns, not only those of a plain table */
+};
+
+static bool reads_field(const void *context, const char *field)
+{
+    const struct reader *reader = context;
+    const struct listing *listing = reader->listing;
+    bool reads = listing->name != NULL && is_in(listing->name, field);
+    for (size_t i = 0; i < listing->column_count && !reads; i++) {
+        const struct column *column = &listing->columns[i];
+        bool shown = reader->all || (column->flags & (COLUMN_WIDE | COLUMN_CSV)) == 0;
+        reads = shown && is_in(column->key, field);
+    }
+    for (const char *const *also = listing->also; also != NULL && *also != NULL && !reads; also++) {
+        reads = strcmp(*also, field) == 0;
+    }
+    return reads;
+}
+
+json_t *output_rows(const struct output *o, void *message, const char *schema,
+                    const struct listing *listing)
 {
     if (o->format == OUTPUT_JSON || o->format == OUTPUT_YAML) {
         return output_json(message, schema);
     }
-    json_t *object = pbjson_brief(message);
+    const struct reader reader = {listing, o->format != OUTPUT_TABLE || o->sort != NULL};
+    json_t *object = pbjson_rows(message, reads_field, &reader);
     rpc_free(message);
     return object;
 }

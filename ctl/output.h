@@ -26,19 +26,23 @@ struct listing {
     const char *name; /* key of the name: "id" */
     const struct column *columns;
     size_t column_count;
+    /* Top-level fields that cells read beside their own, up to a NULL; only for output_rows. */
+    const char *const *also;
 };
-#define LISTING(kind, name, columns)                                                               \
+#define LISTING_ALSO(kind, name, columns, also)                                                    \
     {                                                                                              \
-        kind, name, columns, sizeof(columns) / sizeof(columns)[0]                                  \
+        kind, name, columns, sizeof(columns) / sizeof(columns)[0], also                            \
     }
+#define LISTING(kind, name, columns) LISTING_ALSO(kind, name, columns, NULL)
 
 int output_init(struct output *o, const struct args *args, FILE *out, struct err *err);
 
 /* message -> object with "schema". The message is freed. */
 json_t *output_json(void *message, const char *schema);
-/* The same of a list of rows. Where these are shown as a table, what is absent is left out: rows by
- * the ten thousand are made and freed much faster so. */
-json_t *output_rows(const struct output *o, void *message, const char *schema);
+/* The same of a list of rows. For a table only the fields that its columns show are made of each:
+ * by the ten thousand that counts. */
+json_t *output_rows(const struct output *o, void *message, const char *schema,
+                    const struct listing *listing);
 
 /* -o table and wide: lines are printed as things happen, and not one document at the end. */
 bool output_for_people(const struct output *o);

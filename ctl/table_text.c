@@ -13,12 +13,19 @@
 #define LAST_MIN  16u /* nor the last one below this */
 #define WRAP_MIN  40u /* or this, where it goes on in the next line */
 
+struct cell {
+    size_t at; /* in the grid's text */
+    size_t len;
+    size_t width;
+};
+
 struct grid {
     const struct table_view *view;
     const struct column **columns;
     size_t column_count;
-    size_t row_count; /* with the header */
-    char **cells;     /* row by row, owned */
+    size_t row_count;   /* with the header */
+    struct buf text;    /* of all cells, each with a NUL behind it */
+    struct cell *cells; /* row by row */
     size_t *widths;
     bool *left_out;
 };
@@ -26,20 +33,18 @@ struct grid {
 static void append_cell(struct buf *out, const json_t *item, const struct column *column)
 {
     json_t *value = table_raw_value(item, column);
-    struct buf text = {0};
-    if (value != NULL && column->text != NULL) {
-        column->text(&text, item, value);
-    } else if (json_is_string(value)) {
-        buf_append_str(&text, json_string_value(value));
-    } else if (value != NULL) {
-        encode_json(&text, value, false);
-    }
     size_t start = out->len;
-    text_append_clean(out, buf_cstr(&text));
+    if (value != NULL && column->text != NULL) {
+        column->text(out, item, value);
+    } else if (json_is_string(value)) {
+        buf_append_str(out, json_string_value(value));
+    } else if (value != NULL) {
+        encode_json(out, value, false);
+    }
+    text_clean(out, start);
     if (out->len == start) {
         buf_append_str(out, "-");
     }
-    buf_fini(&text);
     json_decref(value);
 }
 
@@ -58,26 +63,25 @@ static void fill(struct grid *g, const json_t *items, const struct column *colum
     g->left_out = mem_alloc_array(g->column_count, sizeof *g->left_out);
     for (size_t row = 0; row < g->row_count; row++) {
         for (size_t c = 0; c < g->column_count; c++) {
-            struct buf cell = {0};
+            struct cell *cell = &g->cells[row * g->column_count + c];
+            cell->at = g->text.len;
             if (row == 0) {
-                buf_append_str(&cell, g->columns[c]->title);
+                buf_append_str(&g->text, g->columns[c]->title);
             } else {
-                append_cell(&cell, json_array_get(items, row - 1), g->columns[c]);
+                append_cell(&g->text, json_array_get(items, row - 1), g->columns[c]);
             }
-            char *text = buf_cstr(&cell); /* the cell keeps the buffer's memory */
-            g->cells[row * g->column_count + c] = text;
-            size_t width = text_width(text, cell.len);
+            cell->len = g->text.len - cell->at;
+            buf_append(&g->text, "", 1);
+            cell->width = text_width((const char *)g->text.data + cell->at, cell->len);
             bool counts = row > 0 || !g->view->no_header;
-            g->widths[c] = counts && width > g->widths[c] ? width : g->widths[c];
+            g->widths[c] = counts && cell->width > g->widths[c] ? cell->width : g->widths[c];
         }
     }
 }
 
 static void grid_fini(struct grid *g)
 {
-    for (size_t i = 0; i < g->row_count * g->column_count; i++) {
-        free(g->cells[i]);
-    }
+    buf_fini(&g->text);
     free(g->cells);
     free(g->widths);
     free(g->left_out);
@@ -160,17 +164,17 @@ static void fit(struct grid *g)
 
 /* ---- writing */
 
-static void append_text(const struct grid *g, struct buf *out, enum colour colour, const char *cell,
-                        size_t room)
+static void append_text(const struct grid *g, struct buf *out, enum colour colour,
+                        const struct cell *cell, size_t room)
 {
     const struct terminal *t = g->view->terminal;
-    size_t len = strlen(cell);
-    if (text_width(cell, len) <= room) {
-        terminal_paint(t, out, colour, cell);
+    const char *text = (const char *)g->text.data + cell->at;
+    if (cell->width <= room) {
+        terminal_paint(t, out, colour, text);
         return;
     }
     struct buf cut = {0};
-    buf_append(&cut, cell, text_cut(cell, len, room - 1));
+    buf_append(&cut, text, text_cut(text, cell->len, room - 1));
     buf_append_str(&cut, t->utf8 ? "…" : "~");
     terminal_paint(t, out, colour, buf_cstr(&cut));
     buf_fini(&cut);
@@ -207,19 +211,19 @@ static void append_row(const struct grid *g, struct buf *out, size_t row)
 {
     size_t used = 0;
     for (size_t c = 0; c < g->column_count; c++) {
-        const char *cell = g->cells[row * g->column_count + c];
+        const struct cell *cell = &g->cells[row * g->column_count + c];
+        const char *text = (const char *)g->text.data + cell->at;
         unsigned flags = g->columns[c]->flags;
-        size_t width = text_width(cell, strlen(cell));
-        size_t pad = g->widths[c] > width ? g->widths[c] - width : 0;
+        size_t pad = g->widths[c] > cell->width ? g->widths[c] - cell->width : 0;
         enum colour colour = row == 0                      ? COLOUR_BOLD
-                             : (flags & COLUMN_STATE) != 0 ? terminal_state_colour(cell)
+                             : (flags & COLUMN_STATE) != 0 ? terminal_state_colour(text)
                                                            : COLOUR_NONE;
         if (g->left_out[c]) {
             continue;
         }
         append_blanks(out, (flags & COLUMN_RIGHT) != 0 ? pad : 0);
         if ((flags & COLUMN_WRAP) != 0 && row > 0) {
-            append_wrapped(out, cell, g->widths[c], used);
+            append_wrapped(out, text, g->widths[c], used);
         } else {
             append_text(g, out, colour, cell, g->widths[c]);
         }

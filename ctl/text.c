@@ -79,6 +79,11 @@ size_t text_width(const char *text, size_t len)
 {
     size_t width = 0;
     for (size_t i = 0; i < len;) {
+        if (text[i] >= ' ' && text[i] <= '~') {
+            width++;
+            i++;
+            continue;
+        }
         size_t skip = colour_bytes(text + i, len - i);
         if (skip > 0) {
             i += skip;
@@ -96,6 +101,11 @@ void text_append_clean(struct buf *out, const char *text)
 {
     size_t start = out->len;
     buf_append_str(out, text);
+    text_clean(out, start);
+}
+
+void text_clean(struct buf *out, size_t start)
+{
     if (out->len == start) {
         return;
     }

@@ -14,6 +14,8 @@ size_t text_width(const char *text, size_t len);
  * reasons and last words come from other people's programs; a terminal must not carry out what is
  * in them. */
 void text_append_clean(struct buf *out, const char *text);
+/* The same for what was appended since `start`. */
+void text_clean(struct buf *out, size_t start);
 
 /* How many bytes of the text fit into `columns`; colour sequences are kept whole. */
 size_t text_cut(const char *text, size_t len, size_t columns);

@@ -2,17 +2,15 @@
 
 #include <stdint.h>
 
-/* Bytes of the sequence at p, 0 when it is none. The allowed ranges of the second byte are those of
- * table 3-7 of the Unicode standard. */
-static size_t sequence_bytes(const uint8_t *p, size_t left)
+/* Bytes of the sequence at p that is not ASCII, 0 when it is none. The allowed ranges of the second
+ * byte are those of table 3-7 of the Unicode standard. */
+static size_t long_sequence(const uint8_t *p, size_t left)
 {
     uint8_t first = p[0];
     uint8_t low = 0x80;
     uint8_t high = 0xbf;
     size_t bytes;
-    if (first < 0x80) {
-        return first != 0;
-    } else if (first >= 0xc2 && first <= 0xdf) {
+    if (first >= 0xc2 && first <= 0xdf) {
         bytes = 2;
     } else if (first >= 0xe0 && first <= 0xef) {
         bytes = 3;
@@ -34,6 +32,11 @@ static size_t sequence_bytes(const uint8_t *p, size_t left)
         }
     }
     return bytes;
+}
+
+static inline size_t sequence_bytes(const uint8_t *p, size_t left)
+{
+    return p[0] < 0x80 ? p[0] != 0 : long_sequence(p, left);
 }
 
 bool utf8_valid(const void *text, size_t len)

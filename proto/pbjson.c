@@ -191,6 +191,15 @@ static json_t *field_from(const ProtobufCFieldDescriptor *f, const char *message
     return value_from(f, at, brief);
 }
 
+static void add_field(json_t *object, const ProtobufCFieldDescriptor *f, const char *message,
+                      bool brief)
+{
+    json_t *value = field_from(f, message, brief);
+    if (value != NULL) {
+        json_object_set_new_nocheck(object, f->name, value); /* field names are ASCII */
+    }
+}
+
 static json_t *object_from(const ProtobufCMessage *message, const char *schema, bool brief)
 {
     json_t *object = json_object();
@@ -199,11 +208,7 @@ static json_t *object_from(const ProtobufCMessage *message, const char *schema, 
     }
     const ProtobufCMessageDescriptor *type = message->descriptor;
     for (unsigned i = 0; i < type->n_fields; i++) {
-        const ProtobufCFieldDescriptor *f = &type->fields[i];
-        json_t *value = field_from(f, (const char *)message, brief);
-        if (value != NULL) {
-            json_object_set_new_nocheck(object, f->name, value); /* field names are ASCII */
-        }
+        add_field(object, &type->fields[i], (const char *)message, brief);
     }
     return object;
 }
@@ -213,7 +218,49 @@ json_t *pbjson_from(const ProtobufCMessage *message, const char *schema)
     return object_from(message, schema, false);
 }
 
-json_t *pbjson_brief(const ProtobufCMessage *message)
+/* The mask says which of the type's fields. */
+static json_t *row_from(const ProtobufCMessage *row, const bool *mask)
 {
-    return object_from(message, NULL, true);
+    json_t *object = json_object();
+    for (unsigned i = 0; i < row->descriptor->n_fields; i++) {
+        if (mask[i]) {
+            add_field(object, &row->descriptor->fields[i], (const char *)row, true);
+        }
+    }
+    return object;
+}
+
+static json_t *rows_from(const ProtobufCMessage *const *rows, size_t count, const bool *mask)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_array_append_new(list, row_from(rows[i], mask));
+    }
+    return list;
+}
+
+json_t *pbjson_rows(const ProtobufCMessage *list,
+                    bool (*wanted)(const void *context, const char *field), const void *context)
+{
+    const ProtobufCFieldDescriptor *items =
+        protobuf_c_message_descriptor_get_field_by_name(list->descriptor, "items");
+    const ProtobufCMessageDescriptor *type = items->descriptor;
+    const char *at = (const char *)list;
+    bool *mask = mem_alloc_array(type->n_fields, sizeof *mask);
+    for (unsigned i = 0; i < type->n_fields; i++) {
+        mask[i] = wanted(context, type->fields[i].name);
+    }
+    json_t *object = json_object();
+    for (unsigned i = 0; i < list->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *f = &list->descriptor->fields[i];
+        if (f != items) {
+            add_field(object, f, at, true);
+        }
+    }
+    json_object_set_new(
+        object, "items",
+        rows_from(*(const ProtobufCMessage *const *const *)(const void *)(at + items->offset),
+                  *(const size_t *)(const void *)(at + items->quantifier_offset), mask));
+    free(mask);
+    return object;
 }

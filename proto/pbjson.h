@@ -7,10 +7,13 @@
 
 #include <jansson.h>
 #include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
 
 /* New reference. schema: top-level "schema" value such as "ds/job/v1", first key; NULL for none. */
 json_t *pbjson_from(const ProtobufCMessage *message, const char *schema);
-/* The same without absent fields and empty lists, for who only looks values up. */
-json_t *pbjson_brief(const ProtobufCMessage *message);
+/* Of a list of messages in `items`, for who only looks values up: each of them with the wanted
+ * fields alone, and nothing absent or empty. */
+json_t *pbjson_rows(const ProtobufCMessage *list,
+                    bool (*wanted)(const void *context, const char *field), const void *context);
 
 #endif

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "ctl/ctl.h"
+#include "ctl/jobs.h"
 #include "lib/file.h"
 #include "lib/mem.h"
 #include "proto/pick.h"
@@ -160,6 +161,80 @@ static void test_list_pages(void **state)
     assert_has(errors, "only the newest 1000 jobs are shown");
     assert_int_equal(dsctl("jobs --sort id --limit 2 -o csv --no-header"), 0);
     assert_has(out, "1501,x,x,"); /* of the newest thousand */
+}
+
+/* A job with every kind of field that columns look at. */
+static Ds__JobList *one_job(void)
+{
+    Ds__JobProgress progress = DS__JOB_PROGRESS__INIT;
+    progress.has_step = progress.has_steps = progress.has_tokens_per_s = progress.has_loss = 1;
+    progress.step = 5;
+    progress.steps = 9;
+    progress.tokens_per_s = 1234;
+    progress.loss = 2.5;
+    Ds__JobCheckpoint ckpt = {.base = PROTOBUF_C_MESSAGE_INIT(&ds__job_checkpoint__descriptor)};
+    ckpt.step = 4;
+    Ds__JobUsage usage = {.base = PROTOBUF_C_MESSAGE_INIT(&ds__job_usage__descriptor)};
+    usage.gpu_ms = 7200000;
+    usage.cost_micro_usd = 4000000;
+    Ds__Reason reason = DS__REASON__INIT;
+    reason.code = reason.text = (char *)(uintptr_t) "because";
+    char word[] = "x";
+    char *nodes[] = {word};
+    Ds__Job job = DS__JOB__INIT;
+    job.id = 3;
+    job.name = job.user = job.account = job.queue = job.stage = job.state = word;
+    job.dependency = word;
+    job.nodes = nodes;
+    job.n_nodes = 1;
+    job.nodes_requested = 2;
+    job.gpus_per_node = 8;
+    job.attempt = 6;
+    job.submitted_at = 1000;
+    job.has_started_at = job.has_ended_at = job.has_expected_start_at = 1;
+    job.started_at = job.expected_start_at = 2000;
+    job.ended_at = 9000;
+    job.has_array = job.has_array_index = 1;
+    job.array = 2;
+    job.array_index = 1;
+    job.progress = &progress;
+    job.last_checkpoint = &ckpt;
+    job.usage = &usage;
+    job.reason = &reason;
+    Ds__Job *items[] = {&job};
+    Ds__JobList list = DS__JOB_LIST__INIT;
+    list.items = items;
+    list.n_items = 1;
+    size_t size = ds__job_list__get_packed_size(&list);
+    uint8_t *bytes = mem_alloc(size);
+    ds__job_list__pack(&list, bytes);
+    Ds__JobList *copy = ds__job_list__unpack(NULL, size, bytes);
+    free(bytes);
+    return copy;
+}
+
+/* What is made of a row for a table is all that its columns read, sorted or not. */
+static void test_list_reads(void **state)
+{
+    (void)state;
+    struct output o = {.terminal = {.columns = 80}};
+    static const enum output_format formats[] = {OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_CSV,
+                                                 OUTPUT_NAME};
+    for (size_t i = 0; i < 2 * sizeof formats / sizeof formats[0]; i++) {
+        struct buf rows = {0};
+        struct buf whole = {0};
+        o.format = formats[i / 2];
+        o.sort = i % 2 == 0 ? NULL : "COST";
+        json_t *object = output_rows(&o, one_job(), "ds/job-list/v1", &job_listing);
+        assert_true(o.sort == NULL ||
+                    pick(first_of(object, "items"), "usage.cost_micro_usd") != NULL);
+        assert_int_equal(output_list(&o, &rows, object, &job_listing, NULL), 0);
+        object = output_json(one_job(), "ds/job-list/v1");
+        assert_int_equal(output_list(&o, &whole, object, &job_listing, NULL), 0);
+        assert_string_equal(buf_cstr(&rows), buf_cstr(&whole));
+        buf_fini(&rows);
+        buf_fini(&whole);
+    }
 }
 
 /* The page of a job shows what happened to it, and what it cost. */
@@ -452,6 +527,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_contract_keys),
         cmocka_unit_test(test_list_pages),
+        cmocka_unit_test(test_list_reads),
         cmocka_unit_test(test_job_page),
         cmocka_unit_test(test_refusal),
         cmocka_unit_test(test_unreachable),

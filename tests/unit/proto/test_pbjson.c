@@ -145,35 +145,45 @@ static void test_types(void **state)
     json_decref(json);
 }
 
-/* The brief form has the same values and leaves out what is absent or empty, at every depth. */
-static void test_brief(void **state)
+static bool is_wanted(const void *context, const char *field)
+{
+    const char *const *names = context;
+    while (*names != NULL && strcmp(*names, field) != 0) {
+        names++;
+    }
+    return *names != NULL;
+}
+
+/* Rows have the wanted fields, with the values of the whole form, and nothing absent or empty. */
+static void test_rows(void **state)
 {
     (void)state;
+    static const char *const names[] = {"id", "reason", "nodes", "exit", "no_such", NULL};
     Ds__Reason reason = DS__REASON__INIT;
     reason.code = reason.text = TEXT("held");
-    Ds__Job job = DS__JOB__INIT;
-    job.id = 7;
-    job.name = job.user = job.account = job.queue = job.stage = job.state = TEXT("x");
-    job.reason = &reason;
-    json_t *brief = pbjson_brief(&job.base);
-    json_t *whole = pbjson_from(&job.base, NULL);
-    const char *key;
-    json_t *value;
-    json_object_foreach(whole, key, value)
-    {
-        bool empty = json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0);
-        assert_int_equal(json_object_get(brief, key) == NULL, empty);
-        assert_true(empty || json_is_object(value) ||
-                    json_equal(value, json_object_get(brief, key)));
+    Ds__Job jobs[2] = {DS__JOB__INIT, DS__JOB__INIT};
+    Ds__Job *items[2] = {&jobs[0], &jobs[1]};
+    for (size_t i = 0; i < 2; i++) {
+        jobs[i].id = 7 + i;
+        jobs[i].name = jobs[i].user = jobs[i].account = jobs[i].queue = TEXT("x");
+        jobs[i].stage = jobs[i].state = TEXT("x");
     }
-    assert_int_equal(json_object_size(json_object_get(brief, "reason")), 2);
-    json_decref(whole);
-    json_decref(brief);
+    jobs[0].reason = &reason;
+    Ds__JobList list = DS__JOB_LIST__INIT;
+    list.items = items;
+    list.n_items = 2;
+    list.has_truncated = list.truncated = 1;
+    json_t *rows = pbjson_rows(&list.base, is_wanted, names);
+    json_t *expected = json_pack("{s:[{s:i,s:{s:s,s:s}},{s:i}],s:b}", "items", "id", 7, "reason",
+                                 "code", "held", "text", "held", "id", 8, "truncated", 1);
+    assert_true(json_equal(rows, expected));
+    json_decref(expected);
+    json_decref(rows);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_job), cmocka_unit_test(test_cost),
-                                       cmocka_unit_test(test_types), cmocka_unit_test(test_brief)};
+                                       cmocka_unit_test(test_types), cmocka_unit_test(test_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
