@@ -54,15 +54,15 @@ def states(cluster):
 
 def drain(cluster, jobs):
     """Finished jobs a second, from the first worker's start until none is left of `jobs`."""
-    done = states(cluster).get("COMPLETED", 0)
+    before = states(cluster)
     for worker in cluster.workers:
         worker.start()
     began = time.monotonic()
     while True:
-        counts = states(cluster)
-        if counts.get("COMPLETED", 0) == done + jobs:
+        new = {s: n - before.get(s, 0) for s, n in states(cluster).items()}
+        if new.get("COMPLETED", 0) == jobs:
             return jobs / (time.monotonic() - began)
-        bad = {s: n for s, n in counts.items() if s in ("FAILED", "CANCELLED", "HELD") and n}
+        bad = {s: new[s] for s in ("FAILED", "CANCELLED", "HELD") if new.get(s, 0) > 0}
         if bad:
             sys.exit(f"bench: no-op jobs did not complete: {bad}")
         time.sleep(0.25)
