@@ -27,8 +27,9 @@ struct dsd {
     uv_loop_t loop;
     uv_prepare_t prepare; /* both end a turn: before sleeping, and after the sockets were read */
     uv_check_t check;
-    uv_idle_t warm;       /* after a start: sums up what was used */
-    uv_work_t check_work; /* reads the whole database, where that takes long */
+    uv_idle_t warm;           /* after a start: sums up what was used */
+    uv_thread_t check_thread; /* reads the whole database, where that takes long */
+    uv_async_t checked;
     int check_code;
     struct err check_err;
     uv_timer_t core_timer;  /* core_deadline */
