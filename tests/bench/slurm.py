@@ -11,7 +11,8 @@ import coordinator
 from cluster import Cluster, Process, free_port, wait_for
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
-SLOTS = 16
+# Slurm's best of those tried: with 16 it did 9.5 jobs a second, with 64 25, and without its delays between passes (SchedulerParameters) 57.
+SLOTS = 64
 
 CONFIG = """ClusterName=bench
 SlurmctldHost=localhost(127.0.0.1)
@@ -37,6 +38,9 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,default_queue_depth=1000
+SlurmctldDebug=error
+SlurmdDebug=error
 NodeName=localhost NodeAddr=127.0.0.1 CPUs={slots} RealMemory=1000 State=UNKNOWN
 PartitionName=all Nodes=localhost Default=YES MaxTime=60 State=UP
 """
