@@ -37,17 +37,21 @@ check-chaos: all
 	@$(PYTEST) tests/e2e/test_chaos.py
 
 # ---- deliberate bugs: each must make the test that watches for it fail
-# One unit test with one deliberate bug: the files that know it are compiled with it, and come before the archives.
+# One unit test with one deliberate bug: the files that know it are compiled with it, and come before the archives. When it is in a
+# header, these are all that depend on it, and the test.
 BUG ?=
 TEST ?=
 mutant_folder = $(BUILD)/mutants/$(BUG)
-mutant_src = $(shell grep -lw 'MUTANT_$(BUG)' $(filter %.c,$(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC)))
+mutant_headers = $(shell grep -lrw --include=*.h 'MUTANT_$(BUG)' lib proto daemon worker trainer)
+mutant_test = $(if $(mutant_headers),tests/unit/$(TEST).c)
+mutant_all = $(filter %.c,$(LIB_SRC) $(PROTO_SRC) $(CORE_SRC) $(DAEMON_SRC) $(WORKER_SRC) $(TRAINER_SRC) $(CTL_SRC))
+mutant_src = $(mutant_test) $(if $(mutant_headers),$(patsubst $(BUILD)/obj/%.d,%,$(shell grep -lw $(mutant_headers) $(wildcard $(mutant_all:%=$(BUILD)/obj/%.d)))),$(shell grep -lw 'MUTANT_$(BUG)' $(mutant_all)))
 mutant_part = $(patsubst %/,%,$(dir $(TEST)))
 .PHONY: mutant-test
 mutant-test: $(if $(TEST),$(BUILD)/tests/$(TEST))
 	@mkdir -p $(mutant_folder)
 	@$(foreach f,$(mutant_src),$(CC) $(CFLAGS_ALL) $(WARN_C) $(FLAGS_$(f)) -Wno-error -DMUTANT_$(BUG)=1 -c -o $(mutant_folder)/$(subst /,-,$(f)).o $(f) &&) true
-	@$(if $(filter trainer,$(mutant_part)),$(CXX),$(CC)) $(LDFLAGS_ALL) -o $(mutant_folder)/$(notdir $(TEST)) $(BUILD)/obj/tests/unit/$(TEST).c.o \
+	@$(if $(filter trainer,$(mutant_part)),$(CXX),$(CC)) $(LDFLAGS_ALL) -o $(mutant_folder)/$(notdir $(TEST)) $(if $(mutant_test),,$(BUILD)/obj/tests/unit/$(TEST).c.o) \
 	    $(patsubst %,$(mutant_folder)/%.o,$(subst /,-,$(mutant_src))) $(filter %.a,$(archives_$(mutant_part))) -lcmocka $(LIBS_$(mutant_part))
 check-mutants:
 	@$(PYTHON) tests/mutants.py --make '$(MAKE)' --jobs $(JOBS) --build $(BUILD)
