@@ -17,9 +17,11 @@ struct comm_ops {
     int (*all_reduce_sum_f32)(struct comm *c, float *data, size_t count, struct err *err);
     int (*all_reduce_sum_f64)(struct comm *c, double *data, size_t count, struct err *err);
     int (*all_reduce_sum_u64)(struct comm *c, uint64_t *data, size_t count, struct err *err);
-    /* data: size * part numbers. Part r of the sum comes to rank r, in place; the other parts are
-     * undefined afterwards. Bit for bit the numbers of all_reduce_sum_f32. */
-    int (*reduce_scatter_sum_f32)(struct comm *c, float *data, size_t part, struct err *err);
+    /* The sums of elements [first[r], first[r + 1]) come to rank r, in place; others are undefined
+     * afterwards. first: [size + 1], from 0, rising, the same on all. Bit for bit the numbers of
+     * all_reduce_sum_f32. */
+    int (*reduce_scatter_sum_f32)(struct comm *c, float *data, const size_t *first,
+                                  struct err *err);
     /* each rank gives `bytes`; out receives size * bytes, by rank; in may be its place there */
     int (*all_gather)(struct comm *c, const void *in, void *out, size_t bytes, struct err *err);
     /* send_bytes[r] to rank r from consecutive places in `in`; recv_bytes[r] from rank r likewise

@@ -178,19 +178,32 @@ template <typename T> void sum_block(comm_gloo *g, T *data, size_t count, size_t
     });
 }
 
-/* Each rank's segment to it, a piece of all segments at a time. */
-template <typename T> void scatter_sums(comm_gloo *g, T *data, size_t segment)
+/* Each rank's segment to it, a piece of all segments at a time. Who gets nothing more sends on: a
+ * rank that still gets something is in the same round as its senders, or before them. */
+template <typename T> void scatter_sums(comm_gloo *g, T *data, const size_t *first)
 {
     constexpr size_t PIECE = CHUNK / sizeof(T);
-    T *own = data + g->base.rank * segment;
-    for (size_t at = 0; at < segment; at += PIECE) {
-        size_t n = std::min(PIECE, segment - at);
+    auto piece = [&](uint32_t r, size_t at) {
+        size_t n = first[r + 1] - first[r];
+        return at < n ? std::min(PIECE, n - at) : 0;
+    };
+    size_t longest = 0;
+    for (uint32_t r = 0; r < g->base.size; r++) {
+        longest = std::max(longest, first[r + 1] - first[r]);
+    }
+    T *own = data + first[g->base.rank];
+    for (size_t at = 0; at < longest; at += PIECE) {
+        size_t n = piece(g->base.rank, at);
         each_peer(g, [&](uint32_t r) {
-            const T *piece = data + r * segment + at;
-            send_message(g, r, reinterpret_cast<const char *>(piece), n * sizeof(T));
+            const T *part = data + first[r] + at;
+            if (piece(r, at) > 0) {
+                send_message(g, r, reinterpret_cast<const char *>(part), piece(r, at) * sizeof(T));
+            }
         });
-        each_peer(g, [&](uint32_t r) { receive_message(g, r, n * sizeof(T)); });
-        add_up(g, own + at, own + at, n);
+        if (n > 0) {
+            each_peer(g, [&](uint32_t r) { receive_message(g, r, n * sizeof(T)); });
+            add_up(g, own + at, own + at, n);
+        }
     }
 }
 
@@ -239,9 +252,9 @@ int all_reduce_u64(struct comm *c, uint64_t *data, size_t count, struct err *err
     return all_reduce(c, data, count, err);
 }
 
-int reduce_scatter_f32(struct comm *c, float *data, size_t part, struct err *err)
+int reduce_scatter_f32(struct comm *c, float *data, const size_t *first, struct err *err)
 {
-    return guard(c, "reduce-scatter", err, [&] { scatter_sums(self(c), data, part); });
+    return guard(c, "reduce-scatter", err, [&] { scatter_sums(self(c), data, first); });
 }
 
 int all_gather(struct comm *c, const void *in, void *out, size_t bytes, struct err *err)

@@ -24,9 +24,9 @@ static int reduce_u64(struct comm *c, uint64_t *data, size_t count, struct err *
     return 0;
 }
 
-static int reduce_scatter_f32(struct comm *c, float *data, size_t part, struct err *err)
+static int reduce_scatter_f32(struct comm *c, float *data, const size_t *first, struct err *err)
 {
-    (void)c, (void)data, (void)part, (void)err;
+    (void)c, (void)data, (void)first, (void)err;
     return 0;
 }
 

@@ -82,10 +82,10 @@ static int all_reduce_u64(struct comm *c, uint64_t *data, size_t count, struct e
     return end(e, CALL(all_reduce_sum_u64, c, data, count, err));
 }
 
-static int reduce_scatter(struct comm *c, float *data, size_t part, struct err *err)
+static int reduce_scatter(struct comm *c, float *data, const size_t *first, struct err *err)
 {
-    struct flight_entry *e = begin(c, FLIGHT_REDUCE_SCATTER, c->size * part * sizeof *data, 0);
-    return end(e, CALL(reduce_scatter_sum_f32, c, data, part, err));
+    struct flight_entry *e = begin(c, FLIGHT_REDUCE_SCATTER, first[c->size] * sizeof *data, 0);
+    return end(e, CALL(reduce_scatter_sum_f32, c, data, first, err));
 }
 
 static int all_gather(struct comm *c, const void *in, void *out, size_t bytes, struct err *err)

@@ -76,6 +76,13 @@ struct model_losses { /* sums; the caller divides */
 };
 
 struct model;
+/* Called during a backward pass as gradients become final: those at and after these places in the
+ * arrays of dense parameters and of experts, which fall from call to call. What is before the last
+ * ones is final when the pass is over. */
+struct model_final {
+    void (*fn)(void *ctx, const float *dense, const float *expert);
+    void *ctx;
+};
 /* Allocates everything, once; ERR_CONFIG when the model or shape is impossible. */
 int model_create(struct model **model, const struct model_options *options, struct err *err);
 void model_destroy(struct model *model);
@@ -108,6 +115,7 @@ struct model_pass {
     bool count_load;      /* add to the router loads */
     bool split;           /* backward: gradients of weights of products are left to model_weights */
     double grad_scale;    /* see model_train */
+    const struct model_final *final; /* backward, of all that is added here the last; may be NULL */
 };
 /* What goes from stage to stage, [micro_batch * sequence_length, hidden]: the input, to be filled
  * before the forward pass unless the stage embeds; the output; the gradient of the output, to be

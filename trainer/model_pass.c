@@ -144,12 +144,24 @@ int model_forward(struct model *m, const struct model_pass *pass, const int32_t 
     return 0;
 }
 
+/* Whether a block's gradients are the last ones of experts here, and where they begin. */
+static void note_final(const struct model_pass *pass, const struct block *k, const float *dense,
+                       const float **expert)
+{
+    *expert = k != NULL && k->is_moe ? k->moe.routed.gate_up.grad : *expert;
+    if (pass->final != NULL) {
+        pass->final->fn(pass->final->ctx, dense, *expert);
+    }
+}
+
 static int backward(struct model *m, const struct model_pass *pass, struct err *err)
 {
     struct ctx *c = &m->ctx;
     const struct stage *stage = &m->stage[pass->stage];
     struct slot *s = slot_of(m, pass->stage, pass->slot);
     struct mat d = model_gradient(m, pass->stage, pass->slot);
+    struct param_range experts = model_param_range(m, true);
+    const float *expert = experts.grad + experts.count;
     c->grad_scale = (float)pass->grad_scale;
     if (stage->last) {
         for (uint32_t k = m->config.num_nextn_predict_layers; k-- > 0;) {
@@ -158,9 +170,12 @@ static int backward(struct model *m, const struct model_pass *pass, struct err *
         }
         c->op->rmsnorm_backward(s->out, m->norm.w, s->rstd, s->dhidden, d, false, c->grad_scale,
                                 m->norm.grad);
+        note_final(pass, m->config.num_nextn_predict_layers > 0 ? &s->mtp[0].block : NULL,
+                   m->norm.grad, &expert);
     }
     for (uint32_t l = stage->what.layers; l-- > 0;) {
         TRY(block_backward(c, &s->block[l], m->shape, d, err));
+        note_final(pass, &s->block[l], s->block[l].input_norm.grad, &expert);
     }
     if (stage->first) {
         c->op->embed_backward(s->token, d, c->grad_scale, m->embed.grad);

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,6 +70,11 @@ void overlap_destroy(struct overlap *o)
     pthread_cond_destroy(&o->changed);
     pthread_mutex_destroy(&o->lock);
     free(o);
+}
+
+bool overlap_is_threaded(const struct overlap *o)
+{
+    return o->threaded;
 }
 
 void overlap_start(struct overlap *o, overlap_fn *fn, void *arg)

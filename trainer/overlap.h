@@ -4,6 +4,8 @@
 #ifndef TRAINER_OVERLAP_H
 #define TRAINER_OVERLAP_H
 
+#include <stdbool.h>
+
 #include "lib/err.h"
 
 struct overlap;
@@ -12,6 +14,7 @@ struct overlap;
 struct overlap *overlap_create(void);
 /* Waits for what is under way. */
 void overlap_destroy(struct overlap *o);
+bool overlap_is_threaded(const struct overlap *o);
 
 /* Begins fn(arg). What was begun before was waited for; arg lives until this is. */
 typedef int overlap_fn(void *arg, struct err *err);

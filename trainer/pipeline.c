@@ -156,6 +156,12 @@ static int backward(struct run *r, const struct pipeline_action *a, struct model
     return 0;
 }
 
+/* With two stages, or weights' gradients put off, the end comes in pieces. */
+static bool finals(const struct pipeline *p)
+{
+    return p->final.fn != NULL && pipeline_stages_here(p->kind) == 1;
+}
+
 static int carry_out(struct run *r, const struct pipeline_schedule *s, struct err *err)
 {
     for (size_t i = 0; i < s->count; i++) {
@@ -164,6 +170,8 @@ static int carry_out(struct run *r, const struct pipeline_schedule *s, struct er
         pass.stage = a->stage;
         pass.slot = slot_of(r->p, a->stage, a->micro);
         pass.split = a->op == PIPELINE_I;
+        bool last = a->op == PIPELINE_B && a->micro + 1 == r->p->micros;
+        pass.final = last && finals(r->p) ? &r->p->final : NULL;
         switch (a->op) {
         case PIPELINE_F:
             TRY(forward(r, a, &pass, err));

@@ -19,6 +19,9 @@ struct pipeline {
     struct pipeline_schedule train;
     uint32_t slots[PIPELINE_STAGES_MAX];
     float *message; /* owned; host memory of one */
+    /* Of the last micro-batch's backward pass, where that is whole and this rank has one stage. May
+     * be set after pipeline_init. */
+    struct model_final final;
 };
 
 /* Fills in which stages of the model this rank holds, with slots for that many micro-batches a

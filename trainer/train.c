@@ -264,6 +264,7 @@ static int setup(struct train *t, struct err *err)
     struct optim_window windows[2];
     zero_init(&t->zero, t->model, t->spec->zero > 0, o->batch, o->data);
     zero_windows(&t->zero, windows);
+    t->pipeline.final = (struct model_final){zero_final, &t->zero};
     optim_init(&t->optim, o->op, t->params, t->param_count, windows, 2);
     if (t->spec->ema > 0) {
         optim_keep_ema(&t->optim);
@@ -298,6 +299,7 @@ static void teardown(struct train *t)
     ckpt_saver_destroy(t->saver);
     ckpt_tensors_fini(&t->tensors);
     optim_fini(&t->optim);
+    zero_fini(&t->zero);
     pipeline_fini(&t->pipeline);
     model_destroy(t->model);
     feed_close(&t->feed);

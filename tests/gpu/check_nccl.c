@@ -129,7 +129,8 @@ static void check_collectives(struct comm *c, bool device)
     (void)c->ops->all_reduce_sum_u64(c, p, COUNT, &err);
     give("all-reduce u64", device, p, numbers, sizeof numbers, &err);
     p = take(device, numbers, sizeof numbers);
-    (void)c->ops->reduce_scatter_sum_f32(c, p, (size_t)2 * COUNT, &err);
+    size_t first[2] = {0, (size_t)2 * COUNT};
+    (void)c->ops->reduce_scatter_sum_f32(c, p, first, &err);
     give("reduce-scatter", device, p, numbers, sizeof numbers, &err);
     p = take(device, numbers, sizeof numbers);
     (void)c->ops->broadcast(c, p, sizeof numbers, 0, &err);

@@ -64,6 +64,16 @@ def test_tied_embedding(deep_trainer, model):
             check_close(deep_trainer.run(f"{mesh}-{depth}", mesh=mesh).series(), one, mesh)
 
 
+@pytest.mark.parametrize("mesh", [Mesh(1, 1, 2), Mesh(1, 2, 2), Mesh(2, 1, 2)], ids=str)
+def test_overlap_changes_no_bit(trainer, model, mesh):
+    """Gradients reduced while the backward pass goes on, in several buckets, and rows sent beside the computation, or one after the other."""
+    wide = {"intermediate_size": 12288, "moe_intermediate_size": 4096, "num_hidden_layers": 4, "first_k_dense_replace": 2}
+    trainer.write(model={**model, **wide}, steps=2, ckpt_every=2, precision="fp8")
+    runs = [trainer.run(f"{mesh}-{way}", mesh=mesh, env={"DS_OVERLAP": way}) for way in "01"]
+    assert runs[1].series() == runs[0].series()
+    assert content(runs[1].checkpoint(2)) == content(runs[0].checkpoint(2))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
 def test_zero_changes_no_bit(deep_trainer, precision):
     """Optimiser state parted or on every rank: every metric and every byte of the checkpoint is the same; parted it is written by all."""

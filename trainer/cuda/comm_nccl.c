@@ -27,8 +27,8 @@ static struct {
     const char *(*text)(ncclResult_t);
     ncclResult_t (*all_reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t,
                                ncclComm_t, cudaStream_t);
-    ncclResult_t (*reduce_scatter)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t,
-                                   ncclComm_t, cudaStream_t);
+    ncclResult_t (*reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, int,
+                           ncclComm_t, cudaStream_t);
     ncclResult_t (*all_gather)(const void *, void *, size_t, ncclDataType_t, ncclComm_t,
                                cudaStream_t);
     ncclResult_t (*broadcast)(const void *, void *, size_t, ncclDataType_t, int, ncclComm_t,
@@ -52,7 +52,7 @@ static int load(struct err *err)
         {&nccl.destroy, "ncclCommDestroy"},
         {&nccl.text, "ncclGetErrorString"},
         {&nccl.all_reduce, "ncclAllReduce"},
-        {&nccl.reduce_scatter, "ncclReduceScatter"},
+        {&nccl.reduce, "ncclReduce"},
         {&nccl.all_gather, "ncclAllGather"},
         {&nccl.broadcast, "ncclBroadcast"},
         {&nccl.send, "ncclSend"},
@@ -300,16 +300,32 @@ static int all_reduce_u64(struct comm *c, uint64_t *data, size_t count, struct e
     return all_reduce(c, data, count, ncclUint64, sizeof *data, err);
 }
 
-static int reduce_scatter(struct comm *c, float *data, size_t part, struct err *err)
+static bool is_queued(ncclResult_t rc)
+{
+    return rc == ncclSuccess || rc == ncclInProgress;
+}
+
+/* Segments may differ in length, which ncclReduceScatter does not allow: a reduction to each rank,
+ * in one launch. */
+static ncclResult_t enqueue_reductions(const struct group *g, float *data, const size_t *first)
+{
+    ncclResult_t rc = nccl.group_start();
+    for (uint32_t r = 0; r < g->base.size && is_queued(rc); r++) {
+        if (first[r + 1] > first[r]) {
+            rc = nccl.reduce(data + first[r], data + first[r], first[r + 1] - first[r], ncclFloat32,
+                             ncclSum, (int)r, g->comm, cuda_state.stream);
+        }
+    }
+    ncclResult_t ended = nccl.group_end();
+    return is_queued(rc) ? ended : rc;
+}
+
+static int reduce_scatter(struct comm *c, float *data, const size_t *first, struct err *err)
 {
     struct group *g = (struct group *)c;
     struct view v;
-    TRY(view(g, 0, data, c->size * part * sizeof *data, true, &v, err));
-    float *mine = (float *)v.device + c->rank * part;
-    TRY(settle(
-        g,
-        nccl.reduce_scatter(v.device, mine, part, ncclFloat32, ncclSum, g->comm, cuda_state.stream),
-        err));
+    TRY(view(g, 0, data, first[c->size] * sizeof *data, true, &v, err));
+    TRY(settle(g, enqueue_reductions(g, v.device, first), err));
     return conclude(g, &v, err);
 }
 
@@ -323,11 +339,6 @@ static int all_gather(struct comm *c, const void *in, void *out, size_t bytes, s
                nccl.all_gather(from.device, to.device, bytes, ncclInt8, g->comm, cuda_state.stream),
                err));
     return conclude(g, &to, err);
-}
-
-static bool is_queued(ncclResult_t rc)
-{
-    return rc == ncclSuccess || rc == ncclInProgress;
 }
 
 static int all_to_all_v(struct comm *c, const void *in, const size_t *send_bytes, void *out,

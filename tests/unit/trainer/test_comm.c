@@ -235,11 +235,43 @@ static int scattered_sums(struct comm *c, struct job *job)
             whole[i] = part[i] = (float)((double)(int32_t)x / 1e6);
         }
         CHECK(c->ops->all_reduce_sum_f32(c, whole, n, NULL) == 0);
-        CHECK(c->ops->reduce_scatter_sum_f32(c, part, parts[k], NULL) == 0);
+        size_t first[5];
+        for (uint32_t r = 0; r <= c->size; r++) {
+            first[r] = r * parts[k];
+        }
+        CHECK(c->ops->reduce_scatter_sum_f32(c, part, first, NULL) == 0);
         float *own = part + c->rank * parts[k];
         CHECK(memcmp(own, whole + c->rank * parts[k], parts[k] * sizeof *own) == 0);
         CHECK(c->ops->all_gather(c, own, part, parts[k] * sizeof *own, NULL) == 0);
         CHECK(memcmp(part, whole, n * sizeof *part) == 0);
+        free(whole);
+        free(part);
+    }
+    return 0;
+}
+
+/* Segments of any lengths, empty ones among them: a run of the whole that some ranks have no part
+ * of. Several in a row, so that who is done goes on. */
+static int uneven_sums(struct comm *c, struct job *job)
+{
+    (void)job;
+    static const size_t lengths[][4] = {
+        {0, 50000, 0, 0}, {70000, 0, 1, 9000}, {0, 0, 0, 3}, {5, 20000, 0, 30000}, {0, 0, 0, 0}};
+    for (size_t k = 0; k < sizeof lengths / sizeof lengths[0]; k++) {
+        size_t first[5] = {0};
+        for (uint32_t r = 0; r < c->size; r++) {
+            first[r + 1] = first[r] + lengths[k][r];
+        }
+        size_t n = first[c->size];
+        float *whole = mem_alloc_array(n, sizeof *whole);
+        float *part = mem_alloc_array(n, sizeof *part);
+        for (size_t i = 0; i < n; i++) {
+            whole[i] = part[i] = (float)((i + 3) * (c->rank + 1)) / 7.0f;
+        }
+        CHECK(c->ops->reduce_scatter_sum_f32(c, part, first, NULL) == 0);
+        CHECK(c->ops->all_reduce_sum_f32(c, whole, n, NULL) == 0);
+        size_t own = first[c->rank];
+        CHECK(memcmp(part + own, whole + own, lengths[k][c->rank] * sizeof *part) == 0);
         free(whole);
         free(part);
     }
@@ -252,6 +284,7 @@ static void test_reduce_scatter(void **state)
     (void)state;
     for (uint32_t size = 1; size <= 4; size++) {
         on_ranks(size, scattered_sums, NULL);
+        on_ranks(size, uneven_sums, NULL);
     }
 }
 
