@@ -115,10 +115,12 @@ def test_killed_launcher_takes_its_ranks_along(trainer):
 
 
 def test_keep_bounds_the_checkpoints(trainer):
-    """The newest `keep` stay, older ones go."""
-    run = trainer.run("run", "--set", "checkpoint.every=2", "--set", "checkpoint.keep=2")
-    assert [os.path.dirname(m)[-2:] for m in run.committed()] == ["18", "20"]
-    assert len(glob.glob(f"{run.out}/checkpoints/*/*")) == 2
+    """The newest `keep` stay, and an old one for a guard that may go back; other ones go."""
+    for guard, kept in (("false", ["18", "20"]), ("true", ["02", "18", "20"])):
+        settings = ("checkpoint.every=2", "checkpoint.keep=2", f"train.guard.enabled={guard}")
+        run = trainer.run(f"guard-{guard}", *[word for s in settings for word in ("--set", s)])
+        assert [os.path.dirname(m)[-2:] for m in run.committed()] == kept
+        assert len(glob.glob(f"{run.out}/checkpoints/*/*")) == len(kept)
 
 
 def test_a_finished_run_is_finished(trainer):
