@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/buf.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "proto/jobspec.h"
@@ -55,7 +56,8 @@ static const char help_run[] =
     "  --profile            in the end, a table of where the time of a step went; the same\n"
     "                       as DS_PROFILE=1 in the environment\n"
     "  --dry-run            checks the job file and the model, prints the run's schedule as a\n"
-    "                       table (a line where something begins or ends), trains nothing\n"
+    "                       table (a line where something begins or ends), its precision\n"
+    "                       recipe and what it would hold on a GPU; trains nothing\n"
     "\n"
     "OMP_NUM_THREADS: threads of a rank; default: the cores shared out among the ranks.\n"
     "Results are reproducible to the bit for one number of ranks and threads.\n"
@@ -177,6 +179,14 @@ static int print_memory(const struct run_options *run, const struct jobspec *spe
     return 0;
 }
 
+static void print_recipe(const struct recipe *recipe)
+{
+    struct buf text = {0};
+    recipe_json(&text, recipe);
+    printf("recipe: %s\n", buf_cstr(&text));
+    buf_fini(&text);
+}
+
 /* What the job file comes to, without running it. */
 static int dry_run(const struct run_options *run, struct err *err)
 {
@@ -189,6 +199,7 @@ static int dry_run(const struct run_options *run, struct err *err)
            spec.name, model_config_params_total(&config), model_config_params_active(&config),
            model_config_params_mtp(&config), spec.train.steps, spec.train.tokens, table);
     free(table);
+    print_recipe(&spec.train.recipe);
     int rc = print_memory(run, &spec, &config, err);
     jobspec_fini(&spec);
     return rc;

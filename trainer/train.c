@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/buf.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -254,6 +255,14 @@ static int begin_run(struct train *t, struct err *err)
     return 0;
 }
 
+static void log_recipe(const struct recipe *recipe)
+{
+    struct buf text = {0};
+    recipe_json(&text, recipe);
+    log_info("recipe: %s", buf_cstr(&text));
+    buf_fini(&text);
+}
+
 static int setup(struct train *t, struct err *err)
 {
     const struct train_options *o = t->o;
@@ -289,6 +298,7 @@ static int setup(struct train *t, struct err *err)
                  (double)optim_bytes(&t->optim) / (1 << 20),
                  (double)ckpt_saver_bytes(t->saver) / (1 << 20), o->mesh->pipeline, o->mesh->expert,
                  o->mesh->data, o->op->name);
+        log_recipe(&t->spec->recipe);
     }
     return 0;
 }

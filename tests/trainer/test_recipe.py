@@ -115,13 +115,15 @@ def test_maxvio_everywhere(trainer):
 
 def test_dry_run(trainer):
     """The schedule as a table, what a GPU would hold, and nothing else: no folder, no training."""
-    trainer.write(steps=None, tokens=100 * TOKENS, schedule="deepseek-v3")
+    trainer.write(steps=None, tokens=100 * TOKENS, schedule="deepseek-v3", precision="fp8")
     done = dstrain("run", trainer.spec, "--dry-run", "--out", f"{trainer.folder}/none")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("tiny: ") and "100 steps" in lines[0]
     assert lines[1].split()[:4] == ["STEP", "TOKENS", "BATCH", "CONTEXT"]
     assert lines[-1].startswith("on GPUs a rank would take ")
-    first, last = lines[2].split(), lines[-2].split()
+    recipe = json.loads(lines[-2].removeprefix("recipe: "))
+    assert (recipe["dy_tile"], recipe["attention_output"]) == ("1x128", "e5m6")
+    first, last = lines[2].split(), lines[-3].split()
     assert first[0] == "1" and last[0] == "100" and last[-2] == "0" and float(last[-1]) == pytest.approx(0.1, rel=0.01)
     assert not os.path.exists(f"{trainer.folder}/none")
     trainer.write(recipe={"dy_tile": "2x2"})
