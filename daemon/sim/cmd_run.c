@@ -126,6 +126,17 @@ static int draw(const struct options *o, const struct scenario *s, const struct 
     return rc;
 }
 
+static int refused(const struct scenario *s, struct err *err)
+{
+    for (size_t i = 0; i < s->job_count; i++) {
+        const struct fleet_job *job = &s->jobs[i];
+        if (job->refused != NULL) {
+            return err_set(err, ERR_CONFIG, "scenario %s: %s", s->name, job->refused);
+        }
+    }
+    return 0;
+}
+
 static int run_scenario(const struct options *o, struct err *err)
 {
     struct scenario scenario;
@@ -135,6 +146,9 @@ static int run_scenario(const struct options *o, struct err *err)
     scenario.setup.verbose = o->verbose;
     int64_t began_ms = clock_boot_ms();
     int rc = fleet_run(&scenario.setup, scenario.jobs, scenario.job_count, &result, err);
+    if (rc == 0) {
+        rc = refused(&scenario, err);
+    }
     if (rc == 0) {
         struct report report;
         struct buf text = {0};

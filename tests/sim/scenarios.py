@@ -57,6 +57,11 @@ def other_sizes_are_a_row_each():
     assert all(abs(r["ettr"] / r["ettr_closed_form"] - 1) < 0.05 for r in rows), rows
 
 
+def a_job_too_large_is_no_result():
+    done = dssim("run", "--scenario", "llama3", "--set", "cluster.nodes=256")
+    assert done.returncode != 0 and done.stdout == "" and "never start" in done.stderr, (done.stdout, done.stderr)
+
+
 def a_storm_of_crash_loops_does_not_take_others_down():
     r = report("run", "--scenario", "preemption-storm")  # it has its expectations
     assert r["completed"] == 16 and 0 < r["preemptions"] <= 280, r
@@ -173,7 +178,7 @@ if "--bench" in sys.argv:
     sys.exit(0)
 for test in (deepseek_v3_costs_what_was_published, deepseek_v3_survives_llama3s_faults,
              training_goes_on_without_worker_and_coordinator, other_sizes_are_a_row_each,
-             a_storm_of_crash_loops_does_not_take_others_down, effective_time_follows_the_closed_form,
+             a_job_too_large_is_no_result, a_storm_of_crash_loops_does_not_take_others_down, effective_time_follows_the_closed_form,
              no_gang_starves_and_easy_is_not_better, whatif_compares, bad_lines_are_refused_with_their_number,
              quoted_fields_comments_and_other_headers_are_read, other_columns_units_parts_and_packed_files_are_read,
              swf_headers_and_odd_jobs_are_understood, pictures_are_drawn):
