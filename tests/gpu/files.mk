@@ -15,7 +15,7 @@ EMULATED_C := $(CHECK_SHARED) tests/gpu/emulated_main.c tests/gpu/emulated_gemm.
 emulated_obj := $(patsubst %,$(BUILD)/emulated/%.o,$(EMULATED_CU) tests/gpu/emulate.cc)
 $(emulated_obj): $(BUILD)/emulated/%.o: % $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) $(CXXFLAGS_ALL) -O2 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Wno-psabi -Werror -fPIC -DDEVICE_EMULATION='"tests/gpu/emulate.hh"' -x c++ -c -o $@ $<
+	$(call say,CXX,$<)$(CXX) $(CXXFLAGS_ALL) -O2 -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Wno-unknown-warning-option -Wno-uninitialized -Wno-maybe-uninitialized -Wno-psabi -Werror -fPIC -DDEVICE_EMULATION='"tests/gpu/emulate.hh"' -x c++ -c -o $@ $<
 $(emulated): $(call obj,$(EMULATED_C)) $(emulated_obj) $(trainer_a) $(proto_a) $(lib_a)
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS_proto) $(LIBS_lib) -ldl
