@@ -1,7 +1,7 @@
 # Builds everything. `make` programs into build/bin, `make check` all tests that need no GPU, `make demo` the show.
 #
 # Knobs:
-#   FLAVOUR=release|debug|asan   asan is AddressSanitizer + UndefinedBehaviorSanitizer; each flavour has a build folder of its own
+#   FLAVOUR=release|debug|asan|tsan   asan is AddressSanitizer + UndefinedBehaviorSanitizer, tsan ThreadSanitizer; each has a build folder of its own
 #   BUILD=dir                    where everything goes (default build, or build-FLAVOUR)
 #   CC=gcc|clang CXX=            compilers
 #   V=1                          show the commands
@@ -38,9 +38,10 @@ WARN_C := $(WARN_BOTH) -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wo
 OPT_release := -O2 -g
 OPT_debug := -O0 -g
 OPT_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+OPT_tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 OPT := $(OPT_$(FLAVOUR))
 ifeq ($(OPT),)
-$(error FLAVOUR=$(FLAVOUR) is none of release, debug, asan)
+$(error FLAVOUR=$(FLAVOUR) is none of release, debug, asan, tsan)
 endif
 DEFS := -D_GNU_SOURCE $(if $(MUTANT),-DMUTANT_$(MUTANT)=1)
 INCLUDES := -I. -I$(BUILD)/gen

@@ -70,6 +70,9 @@ void reporter_remove_call(struct reporter *r, size_t index)
 
 void reporter_remove_steps(struct reporter *r, size_t count)
 {
+    if (count == 0) {
+        return; /* there may never have been a step */
+    }
     for (size_t i = 0; i < count; i++) {
         free(r->steps[i].metric.layer_maxvio);
     }

@@ -15,7 +15,6 @@
 
 struct flight {
     struct flight_file *file; /* mapped */
-    atomic_uint_least64_t next;
 };
 
 struct recorded {
@@ -36,7 +35,7 @@ static int64_t now_ns(void)
 static struct flight_entry *begin(struct comm *c, enum flight_op op, uint64_t bytes, uint32_t peer)
 {
     struct recorded *r = (struct recorded *)c;
-    uint64_t number = atomic_fetch_add(&r->flight->next, 1);
+    uint64_t number = __atomic_fetch_add(&r->flight->file->next, 1, __ATOMIC_RELAXED);
     struct flight_entry *e = &r->flight->file->entry[number % FLIGHT_ENTRIES];
     e->number = 0; /* a reader that comes now sees no half entry */
     atomic_thread_fence(memory_order_release);
@@ -50,7 +49,6 @@ static struct flight_entry *begin(struct comm *c, enum flight_op op, uint64_t by
     e->failed = 0;
     atomic_thread_fence(memory_order_release);
     e->number = number;
-    r->flight->file->next = number + 1;
     return e;
 }
 
@@ -196,7 +194,6 @@ int flight_open(struct flight **out, const char *dir, uint32_t rank, uint32_t wo
     }
     struct flight *f = mem_alloc(sizeof *f);
     f->file = map;
-    atomic_init(&f->next, 1);
     memcpy(f->file->magic, FLIGHT_MAGIC, sizeof f->file->magic);
     f->file->version = FLIGHT_VERSION;
     f->file->entries = FLIGHT_ENTRIES;

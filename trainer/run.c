@@ -273,17 +273,14 @@ static void catch_signals(void)
     sigprocmask(SIG_UNBLOCK, &mask, NULL);
 }
 
-static int train_here(const struct place *place, struct jobspec *spec, struct model_config *config,
-                      const char *resume_dir, struct err *err)
+/* plan: what memory was planned, for the message when it runs out. */
+static int train_here(const struct place *place, const struct mesh *mesh, const char *plan,
+                      struct jobspec *spec, struct model_config *config, const char *resume_dir,
+                      struct err *err)
 {
-    struct mesh mesh;
     struct reporter *reporter = NULL;
     char address[256];
     const struct op_table *op = NULL;
-    TRY(mesh_init(&mesh, place->world, place->rank, spec->train.pipeline, spec->train.expert, err));
-    /* never freed: it is wanted whenever memory runs out */
-    static char *plan;
-    plan = memory_text(&spec->train, config, place->world, mesh.pipeline_index);
     const struct backend_place here = {place->world, (uint32_t)place->local_rank,
                                        (int)place->threads, plan};
     TRY(backend_open(spec->train.backend, here, &op, err));
@@ -291,7 +288,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
     struct train_options options = {
         .spec = spec,
         .config = config,
-        .mesh = &mesh,
+        .mesh = mesh,
         .op = profile_wanted() ? profile_wrap(op) : op,
         .ckpt_dir = place->ckpt_dir,
         .resume_dir = resume_dir,
@@ -310,7 +307,7 @@ static int train_here(const struct place *place, struct jobspec *spec, struct mo
             log_warn("no flight recorder: %s", why.text);
         }
     }
-    int rc = create_groups(&options, &mesh, &at, err);
+    int rc = create_groups(&options, mesh, &at, err);
     if (rc == 0) {
         rc = train_run(&options, err);
     }
@@ -335,7 +332,13 @@ int run_rank(const struct run_options *options, struct err *err)
     const char *resume = options->resume != NULL && strcmp(options->resume, "auto") != 0
                              ? options->resume
                              : place.resume_dir;
-    int rc = train_here(&place, &spec, &config, resume, err);
+    struct mesh mesh;
+    int rc = mesh_init(&mesh, place.world, place.rank, spec.train.pipeline, spec.train.expert, err);
+    if (rc == 0) {
+        char *plan = memory_text(&spec.train, &config, place.world, mesh.pipeline_index);
+        rc = train_here(&place, &mesh, plan, &spec, &config, resume, err);
+        free(plan);
+    }
     jobspec_fini(&spec);
     return rc;
 }
