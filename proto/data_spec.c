@@ -122,6 +122,14 @@ int data_spec_read(struct data_spec *d, const struct yaml_item *map, struct err 
                            "rearranges documents before they are packed (needs packing: "
                            "documents)");
     }
+    const struct fim_spec *fim = &d->fim;
+    if (fim->rate > 0 &&
+        (fim->begin == fim->hole || fim->begin == fim->end || fim->hole == fim->end)) {
+        return yaml_refuse(yaml_get(map, "fim"), err,
+                           "begin, hole and end are %u, %u and %u: nothing tells the parts of a "
+                           "document apart (needs three tokens)",
+                           fim->begin, fim->hole, fim->end);
+    }
     return 0;
 }
 

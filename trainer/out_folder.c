@@ -41,7 +41,7 @@ static bool is_empty(const char *path)
     return empty;
 }
 
-static char *parent_of(const char *path)
+char *out_folder_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash == NULL   ? mem_strdup(".")
@@ -59,7 +59,7 @@ int out_folder_create(struct out_folder *f, const char *path, struct err *err)
     if (lstat(f->path, &st) == 0 && !is_empty(f->path)) {
         return err_set(err, ERR_USAGE, "%s is there already (give a new folder)", path);
     }
-    char *parent = parent_of(f->path);
+    char *parent = out_folder_parent(f->path);
     int rc = file_mkdirs(parent, 0777, err);
     free(parent);
     TRY(rc);
@@ -90,7 +90,7 @@ int out_folder_commit(struct out_folder *f, struct err *err)
     }
     free(f->tmp);
     f->tmp = NULL;
-    char *parent = parent_of(f->path);
+    char *parent = out_folder_parent(f->path);
     int rc = file_fsync_dir(parent, err);
     free(parent);
     return rc;

@@ -5,6 +5,9 @@
 
 #include "lib/err.h"
 
+/* The folder that a path is in; owned by the caller. */
+char *out_folder_parent(const char *path);
+
 struct out_folder {
     char *path, *tmp; /* owned; write into tmp */
 };

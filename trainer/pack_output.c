@@ -9,6 +9,7 @@
 
 #include "lib/file.h"
 #include "lib/mem.h"
+#include "trainer/out_folder.h"
 
 #define PENDING_BYTES (1u << 20)
 /* Below this Megatron-LM stores two bytes a token (DType.optimal_dtype). */
@@ -19,8 +20,13 @@ int pack_output_open(struct pack_output *o, const char *prefix, const char *suff
 {
     *o = (struct pack_output){.bin_path = mem_printf("%s%s.bin", prefix, suffix),
                               .bin_tmp = mem_printf("%s%s.bin.tmp", prefix, suffix),
+                              .fd = -1,
                               .idx_path = mem_printf("%s%s.idx", prefix, suffix),
                               .type = vocab < VOCAB_OF_TWO_BYTES ? DATA_UINT16 : DATA_INT32};
+    char *folder = out_folder_parent(prefix);
+    int rc = file_mkdirs(folder, 0777, err);
+    free(folder);
+    TRY(rc);
     o->fd = open(o->bin_tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     return o->fd >= 0 ? 0 : err_set_errno(err, "cannot create %s", o->bin_tmp);
 }

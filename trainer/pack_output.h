@@ -18,7 +18,8 @@ struct pack_output {
     uint64_t documents, tokens;
 };
 
-/* PREFIX SUFFIX .bin and .idx; every id is below vocab. fini is due also when it fails. */
+/* PREFIX SUFFIX .bin and .idx, in a folder that is made where it is missing; every id is below
+ * vocab. fini is due also when it fails. */
 int pack_output_open(struct pack_output *o, const char *prefix, const char *suffix, uint32_t vocab,
                      struct err *err);
 /* A document; count <= INT32_MAX. */

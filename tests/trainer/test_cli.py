@@ -94,6 +94,13 @@ def test_missing_files(trainer, tmp_path):
     assert "/none.idx" in done.stderr
 
 
+def test_pack_makes_the_folder(trainer, tmp_path):
+    """A corpus goes into a folder that is not there yet; what stands in its way is named."""
+    dstrain("pack", trainer.spec, "-o", tmp_path / "new" / "deep" / "x")
+    assert {"x.bin", "x.idx"} <= set(os.listdir(tmp_path / "new" / "deep"))
+    one_line(dstrain("pack", trainer.spec, "-o", os.path.join(trainer.spec, "x"), status=86), trainer.spec)
+
+
 def test_command_jobs_are_not_for_the_trainer(tmp_path):
     spec = tmp_path / "job.yaml"
     spec.write_text("name: x\ncommand: [true]\n")

@@ -62,6 +62,7 @@ def test_packing_is_another_order(trainer, corpus):
         ({"fim": {"rate": 0.1, "begin": 1, "hole": 2, "end": 3}}, 78, ["packing: documents"]),
         ({"packing": "documents", "fim": {"rate": 0.1, "begin": 1, "hole": 2, "end": 257}}, 78, ["257", "vocabulary"]),
         ({"packing": "documents", "fim": {"rate": 0.1}}, 78, ["begin"]),
+        ({"packing": "documents", "fim": {"rate": 0.1, "begin": 1, "hole": 2, "end": 1}}, 78, ["1, 2 and 1", "three tokens"]),
         ({"packing": "pages"}, 78, ["stream", "documents"]),
         ({"train": []}, 78, ["no corpus"]),
         ({"train": [{"weight": 1}]}, 78, ["prefix"]),

@@ -91,7 +91,7 @@ static void random_data(struct data_spec *d)
     d->valid = random_one_in(2) ? random_path("valid") : NULL;
     d->packing = random_one_in(2) ? PACKING_DOCUMENTS : PACKING_STREAM;
     if (d->packing == PACKING_DOCUMENTS && random_one_in(2)) {
-        d->fim = (struct fim_spec){random_real(0, 1), (uint32_t)random_below(1000), 7, 9};
+        d->fim = (struct fim_spec){random_real(0, 1), 10 + (uint32_t)random_below(1000), 7, 9};
     }
     d->skip_count = (uint32_t)random_below(4);
     d->skips = mem_alloc_array(d->skip_count + 1, sizeof *d->skips);
