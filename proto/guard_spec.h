@@ -21,7 +21,7 @@ struct guard_spec {
     double factor;     /* a loss of so many medians is one at once; default 5; 0: off */
     double grad_limit; /* a gradient norm over this is one at once; default 0: off */
     uint32_t rollback; /* steps at least; default 100 */
-    uint32_t skip;     /* batches; default 300 */
+    uint32_t skip;     /* batches, at least; 0: none; default 300 */
     double lr_factor;  /* default 0.7 */
     uint32_t lr_steps; /* default 500 */
     uint32_t forget;   /* steps after which a rung no longer counts; default 1000 */

@@ -180,6 +180,14 @@ static bool goes_back(const struct guard_decision *d)
     return d->action == GUARD_ROLLBACK || d->action == GUARD_LOWER;
 }
 
+/* From the checkpoint at this step, which may be older than the decision asked for: up to where
+ * they would end from there, and past the trigger in any case. */
+static uint64_t batches_over(const struct guard_decision *d, uint64_t step)
+{
+    uint64_t end = d->back_to + d->skip > d->step ? d->back_to + d->skip : d->step;
+    return d->skip == 0 || end <= step ? 0 : end - step;
+}
+
 uint64_t guard_take_over(const struct guard_history *history, struct guard_state *state,
                          uint64_t step)
 {
@@ -187,7 +195,7 @@ uint64_t guard_take_over(const struct guard_history *history, struct guard_state
     for (size_t i = state->applied; i < history->count; i++) {
         const struct guard_decision *d = &history->item[i];
         if (goes_back(d)) {
-            skip += d->skip;
+            skip += batches_over(d, step);
             state->above = 0;
         }
         if (d->action == GUARD_LOWER) {

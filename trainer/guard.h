@@ -56,7 +56,7 @@ struct guard_decision {
     double loss, mtp_loss, grad_norm;
     double median, limit; /* of the loss; NAN: the window was not filled enough */
     uint64_t back_to;     /* ROLLBACK, LOWER: at most this step */
-    uint64_t skip;        /* batches */
+    uint64_t skip;        /* batches from there on, or more: past the trigger; 0: none */
     double lr_factor;
     uint64_t lr_steps;
     bool replayed;    /* a replay on the same layout has shown the same numbers */

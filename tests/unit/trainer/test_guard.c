@@ -142,6 +142,32 @@ static void test_drift_is_passed_over(void **state)
     free(r);
 }
 
+/* The checkpoint it can go back to is much older: what made it jump does not come again. */
+static void test_old_checkpoint(void **state)
+{
+    (void)state;
+    struct run *r = mem_alloc(sizeof *r);
+    struct guard_decision d;
+    begin(r, new_seed());
+    r->bad_from = 900;
+    r->bad_until = 905;
+    r->bad = 15;
+    assert_int_equal(go(r, 2000, &d), GUARD_REPLAY);
+    restart(r, 200);
+    assert_int_equal(go(r, 2000, &d), GUARD_ROLLBACK);
+    assert_true(d.back_to - 200 > d.skip);
+    restart(r, 200);
+    assert_int_equal(r->skipped, 801 + 300 - 200);
+    assert_int_equal(go(r, 2000, &d), GUARD_GO_ON);
+    r->spec.skip = 0; /* asked for */
+    r->history.item[1].skip = 0;
+    r->skipped = 0;
+    restart(r, 200);
+    assert_int_equal(r->skipped, 0);
+    guard_history_fini(&r->history);
+    free(r);
+}
+
 /* One that neither replay nor other data mends: a lower rate, for 500 steps; else hold. */
 static void test_whole_ladder(void **state)
 {
@@ -318,10 +344,11 @@ static void test_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calm),         cmocka_unit_test(test_drift_is_passed_over),
-        cmocka_unit_test(test_whole_ladder), cmocka_unit_test(test_forgets),
-        cmocka_unit_test(test_replay),       cmocka_unit_test(test_early_steps),
-        cmocka_unit_test(test_state_text),   cmocka_unit_test(test_file),
+        cmocka_unit_test(test_calm),           cmocka_unit_test(test_drift_is_passed_over),
+        cmocka_unit_test(test_old_checkpoint), cmocka_unit_test(test_whole_ladder),
+        cmocka_unit_test(test_forgets),        cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_early_steps),    cmocka_unit_test(test_state_text),
+        cmocka_unit_test(test_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
