@@ -64,6 +64,7 @@ check-asan:
 	@$(MAKE_AGAIN) -j$(JOBS) FLAVOUR=asan NVCC= compile
 	@$(MAKE_AGAIN) FLAVOUR=asan NVCC= check-unit
 	@CHAOS_KILLS=10 $(MAKE_AGAIN) FLAVOUR=asan NVCC= check-e2e
+	@$(MAKE_AGAIN) FLAVOUR=asan NVCC= check-trainer TRAINER='overlap or killed or reshard'
 
 # ---- format and structure
 .PHONY: format format-check check-headers check-layers
