@@ -84,7 +84,7 @@ def without_time(found):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_ladder(hasty, plain, ranks):
     """Replay, two rollbacks, hold: every rung a restart by the coordinator at no cost to its budget; a release goes on, and passes the noise over."""
-    job = hasty.submit(job_file(hasty, plain, ranks, noise(21, 4)))
+    job = hasty.submit(job_file(hasty, plain, ranks, noise(21, 12), {"settle": 4}))
     held = hasty.wait_job(job, "HELD")
     found = decisions(hasty, job)
     assert [d["action"] for d in found] == LADDER, found
@@ -116,14 +116,14 @@ def test_ladder(hasty, plain, ranks):
     check_bill(hasty, job)
     assert [m["step"] for m in hasty.metrics(job)] == list(range(1, STEPS + 1)) and done["progress"]["loss"] < 1
     if ranks == 1:
-        again = hasty.submit(job_file(hasty, plain, ranks, noise(21, 4)))
+        again = hasty.submit(job_file(hasty, plain, ranks, noise(21, 12), {"settle": 4}))
         hasty.wait_job(again, "HELD")
         assert without_time(decisions(hasty, again)) == without_time(found)
 
 
 def test_the_bill_of_a_rollback(hasty, plain):
     """The steps between the checkpoint that a rollback goes to and the spike are lost, also those that an earlier attempt had kept."""
-    job = hasty.submit(job_file(hasty, plain, 1, noise(21, 1)))
+    job = hasty.submit(job_file(hasty, plain, 1, noise(21, 1), sequence_length=256))
     hasty.wait_job(job, "COMPLETED")
     found = decisions(hasty, job)
     assert [d["action"] for d in found] == ["replay", "rollback"]
