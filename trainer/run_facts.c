@@ -174,7 +174,15 @@ static const char *state_of(int64_t status)
     }
 }
 
-static void set_state(json_t *facts, json_t *last, bool running)
+/* What the guard said when it ended this attempt; NULL: it did not. */
+static const char *guards_word(const json_t *guard, const json_t *attempt)
+{
+    const json_t *d = json_array_get(guard, json_array_size(guard) - 1);
+    bool its = d != NULL && pick_int(d, "epoch") == pick_int(attempt, "epoch");
+    return its && pick_text(d, "text")[0] != 0 ? pick_text(d, "text") : NULL;
+}
+
+static void set_state(json_t *facts, json_t *last, const json_t *guard, bool running)
 {
     const char *reason = NULL;
     if (running) {
@@ -193,14 +201,16 @@ static void set_state(json_t *facts, json_t *last, bool running)
         int64_t status = pick_int(last, "status");
         set(facts, "state", json_string(state_of(status)));
         set(facts, "ended_at", json_incref((json_t *)pick(last, "ended_at")));
-        reason = status != 0 ? pick_text(last, "cause") : NULL;
+        const char *word = status == 81 || status == 82 ? guards_word(guard, last) : NULL;
+        reason = word != NULL ? word : status != 0 ? pick_text(last, "cause") : NULL;
     }
     if (reason != NULL) {
         set(facts, "reason", json_pack("{s:s}", "text", reason));
     }
 }
 
-static void add_attempts(json_t *facts, json_t *attempts, const struct metrics *m, bool running)
+static void add_attempts(json_t *facts, json_t *attempts, const json_t *guard,
+                         const struct metrics *m, bool running)
 {
     size_t count = json_array_size(attempts);
     const json_t *began = pick(json_array_get(attempts, 0), "started_at");
@@ -210,7 +220,7 @@ static void add_attempts(json_t *facts, json_t *attempts, const struct metrics *
     if (began != NULL) {
         set(facts, "started_at", json_incref((json_t *)began));
     }
-    set_state(facts, json_array_get(attempts, count > 0 ? count - 1 : 0), running);
+    set_state(facts, json_array_get(attempts, count > 0 ? count - 1 : 0), guard, running);
 }
 
 /* ---- time */
@@ -312,7 +322,7 @@ int run_facts_read(const char *run_dir, double price, bool over, json_t **facts,
             add_spec(*facts, json_incref(spec));
         }
         bool logged = json_array_size(attempts) > 0;
-        add_attempts(*facts, logged ? json_incref(attempts) : attempts_of(metrics), metrics,
+        add_attempts(*facts, logged ? json_incref(attempts) : attempts_of(metrics), guard, metrics,
                      running);
         add_checkpoints(*facts, root);
         set(*facts, "guard", json_incref(guard));

@@ -111,6 +111,8 @@ def test_ladder_to_its_end(trainer):
     assert [d["action"] for d in found] == ["replay", "rollback", "lower", "hold"], found
     assert found[2]["lr_factor"] == 0.7 and found[2]["lr_steps"] == 20
     assert "0.7 times the learning rate until step" in run.stderr
+    with open(f"{run.out}/report.md", encoding="utf-8") as f:
+        assert f"HELD: {found[3]['text']}" in f.read()
     lr = run.metrics()[found[3]["step"] - 1]["lr"]
     calm = dstrain("run", trainer.spec, "--out", run.out, "--resume", "auto", "--set", "train.schedule.tails=[{lr: 1e-5}]", "--ranks", "1")
     assert "resumed from" in calm.stderr and lr > 0
