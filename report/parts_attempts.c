@@ -139,27 +139,37 @@ static void number_cell(struct parts *p, const json_t *v)
     }
 }
 
+/* A coordinator has of a decision what the guard said, a run's own folder has the numbers too. */
+static bool has_numbers(const json_t *guard)
+{
+    return pick(json_array_get(guard, 0), "trigger") != NULL;
+}
+
 static void guard_table(struct parts *p)
 {
-    static const char *const columns[] = {">attempt", ">step",          "trigger", ">loss",
-                                          ">limit",   ">gradient norm", "decided", "in words"};
+    static const char *const all[] = {">attempt", ">step",          "trigger", ">loss",
+                                      ">limit",   ">gradient norm", "decided", "in words"};
+    static const char *const said[] = {">attempt", ">last step", "decided", "in words"};
     const json_t *guard = pick(p->facts, "guard");
     if (json_array_size(guard) == 0) {
         return;
     }
+    bool numbers = has_numbers(guard);
     doc_heading(p->doc, "Decisions of the guard");
     for (size_t i = parts_newest(p, guard, "decisions"); i < json_array_size(guard); i++) {
         const json_t *d = json_array_get(guard, i);
         parts_count_cell(p, d, "epoch");
         parts_count_cell(p, d, "step");
-        parts_text_cell(p, pick_text(d, "trigger"));
-        number_cell(p, pick(d, "loss"));
-        number_cell(p, pick(d, "limit"));
-        number_cell(p, pick(d, "grad_norm"));
+        if (numbers) {
+            parts_text_cell(p, pick_text(d, "trigger"));
+            number_cell(p, pick(d, "loss"));
+            number_cell(p, pick(d, "limit"));
+            number_cell(p, pick(d, "grad_norm"));
+        }
         parts_text_cell(p, pick_text(d, "action"));
         parts_text_cell(p, pick_text(d, "text"));
     }
-    doc_table(p->doc, columns, 8);
+    doc_table(p->doc, numbers ? all : said, numbers ? 8 : 4);
 }
 
 void parts_attempts(struct parts *p)

@@ -109,6 +109,8 @@ def test_ladder(hasty, plain, ranks):
         gone = any(ckpt["epoch"] <= d["epoch"] and ckpt["step"] > d["back_to"] for d in found if d["action"] in ("rollback", "lower"))
         assert ckpt["given_up"] == gone and (not gone or "given up" in ckpt["reason"]), ckpt
     check_bill(hasty, job)
+    table = hasty.ctl("job", "report", job).stdout.split("Decisions of the guard")[1]
+    assert all(f"| {d['action']} | " in table for d in found) and found[3]["text"][:30] in table and "| trigger |" not in table, table
     hasty.ctl("job", "release", job)
     done = hasty.wait_job(job, "COMPLETED")
     assert [d["action"] for d in decisions(hasty, job)] == [*LADDER, "replay", "rollback"]
