@@ -122,8 +122,8 @@ void flight_last(const struct flight_file *file, int64_t now_ns, struct buf *out
     buf_append_str(out, open != NULL ? "in " : e->failed ? "failed in " : "after ");
     describe(file, e, out);
     int64_t since = open != NULL ? e->begin_ns : e->end_ns;
-    buf_printf(out, "%s %.1f s%s", open != NULL ? ", for" : ",", (double)(now_ns - since) / 1e9,
-               open != NULL ? "" : " ago");
+    buf_printf(out, "%s %.1f s%s", open != NULL ? ", for" : ",",
+               ((double)now_ns - (double)since) / 1e9, open != NULL ? "" : " ago");
 }
 
 /* ---- comparing */
@@ -280,7 +280,7 @@ void flight_table(const struct flight_file *file, size_t lines, struct buf *out)
         if (e->end_ns == 0) {
             buf_printf(out, "%10s  not over\n", "-");
         } else {
-            buf_printf(out, "%10.3f  %s\n", (double)(e->end_ns - e->begin_ns) / 1e6,
+            buf_printf(out, "%10.3f  %s\n", ((double)e->end_ns - (double)e->begin_ns) / 1e6,
                        e->failed ? "failed" : "");
         }
     }
